@@ -1,0 +1,98 @@
+/* Ranks: what data-parallel training needs of a cluster, with no MPI type in sight.
+ *
+ * Two implementations: mpi/comm_mpi.c (Open MPI, MPICH) and mpi/comm_single.c (one process). Only the main thread may
+ * call any function here (MPI_THREAD_FUNNELED). Functions marked Collective must be called by all ranks in the same
+ * order. P is the number of ranks. */
+#ifndef THAW_COMM_H
+#define THAW_COMM_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "thaw/status.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct thaw_comm thaw_comm;
+
+/* Starts communication. With comm_mpi.c outside mpirun/srun this is a world of one rank. Collective.
+ * [out] out: owned by the caller, freed with thaw_comm_finalize. Errors: THAW_SYSTEM. */
+thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv);
+
+/* Ends communication and frees `comm` (NULL is accepted). Collective. */
+void thaw_comm_finalize(thaw_comm *comm);
+
+/* Ends the whole job at once with exit status `status`, printing "thaw: rank R (host): message" on standard error.
+ * For failures that other ranks cannot learn of at a collective point. Not collective; does not return. */
+_Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *message);
+
+int thaw_comm_rank(const thaw_comm *comm);
+int thaw_comm_size(const thaw_comm *comm);        /* P */
+int thaw_comm_local_rank(const thaw_comm *comm);  /* among the ranks of this host */
+int thaw_comm_local_size(const thaw_comm *comm);  /* ranks on this host */
+int thaw_comm_hosts(const thaw_comm *comm);       /* number of distinct hosts */
+const char *thaw_comm_host(const thaw_comm *comm);
+const char *thaw_comm_library(const thaw_comm *comm); /* "Open MPI v4.1.4 ..." or "single process" */
+
+/* Copies `bytes` bytes from rank `root` to all. Any size (sent in pieces below 2^31). Collective. */
+thaw_status thaw_comm_broadcast(thaw_comm *comm, void *data, size_t bytes, int root);
+
+/* Broadcasts a malloc'ed buffer of a size that only `root` knows. On root *data and *bytes are input; elsewhere *data
+ * is allocated with thaw_malloc and owned by the caller. Collective. */
+thaw_status thaw_comm_broadcast_buffer(thaw_comm *comm, void **data, size_t *bytes, int root);
+
+/* In-place elementwise sum / maximum over ranks, equal bits on all ranks. Collective. */
+thaw_status thaw_comm_sum(thaw_comm *comm, double *values, size_t count);
+thaw_status thaw_comm_max(thaw_comm *comm, double *values, size_t count);
+
+/* all[r*bytes ...] receives `bytes` bytes of rank r, in rank order, on every rank. Collective. */
+thaw_status thaw_comm_allgather(thaw_comm *comm, const void *mine, size_t bytes, void *all);
+
+/* Gathers buffers of different sizes on rank 0, concatenated in rank order. [out] all, sizes (P entries): allocated
+ * with thaw_malloc on rank 0 and owned by the caller, NULL elsewhere. Collective. */
+thaw_status thaw_comm_gather_buffers(thaw_comm *comm, const void *mine, size_t bytes, void **all, size_t **sizes);
+
+/* Agrees on a status: THAW_OK if every rank brings THAW_OK; otherwise the status of the lowest failing rank on all
+ * ranks, with its message, prefixed "rank R (host): " when P > 1. Collective. */
+thaw_status thaw_comm_agree(thaw_comm *comm, thaw_status mine);
+
+/* Fails on all ranks with `on_difference` if `value` differs between ranks; the message names `what` and the first rank
+ * that differs from rank 0 with its host. Collective. */
+thaw_status thaw_comm_same(thaw_comm *comm, const char *what, uint64_t value, thaw_status on_difference);
+
+void thaw_comm_barrier(thaw_comm *comm); /* Collective. */
+
+/* Memory for flat blocks, so that they may lie in memory shared by a node. 64-byte aligned, zeroed. NULL if there is
+ * none. Collective. */
+float *thaw_comm_alloc(thaw_comm *comm, size_t floats);
+void thaw_comm_free(thaw_comm *comm, float *block);
+
+/* Gradient exchange: in-place sums of contiguous pieces (buckets) of one flat block. */
+typedef struct thaw_bucket {
+    size_t offset; /* floats from the start of the block */
+    size_t count;  /* floats */
+} thaw_bucket;
+
+typedef struct thaw_exchange thaw_exchange;
+
+/* [in] block, buckets: borrowed (buckets are copied). Collective. */
+thaw_status thaw_exchange_create(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,
+                                 int n_buckets);
+void thaw_exchange_free(thaw_exchange *exchange); /* NULL is accepted. Not collective. */
+/* The bucket's values are final on this rank: its exchange may start. Every rank begins every bucket once a step, in
+ * the same order. The bucket must not be touched until thaw_exchange_finish. */
+thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket);
+void thaw_exchange_poll(thaw_exchange *exchange); /* gives progress to what is in flight; cheap */
+/* Waits until every begun bucket holds the sum over ranks. Collective. */
+thaw_status thaw_exchange_finish(thaw_exchange *exchange);
+/* Bytes of payload handed to the exchange by this rank since creation: 4 per float of every begun bucket (counted with
+ * one rank too, so that the figure is a property of the plan). */
+uint64_t thaw_exchange_bytes(const thaw_exchange *exchange);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
