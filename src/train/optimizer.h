@@ -1,0 +1,37 @@
+/* Optimizers of Keras 3.15 on flat blocks (formulas: keras-files.md 5.7). */
+#ifndef THAW_TRAIN_OPTIMIZER_H
+#define THAW_TRAIN_OPTIMIZER_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "job/job.h"
+#include "thaw/status.h"
+
+/* One trainable tensor inside the flat blocks (parameters, gradients, each slot), count floats at offset. */
+typedef struct thaw_segment {
+    size_t offset, count;
+    float l1, l2;     /* regularizer of the tensor */
+    const char *name; /* "layer/tensor"; borrowed */
+} thaw_segment;
+
+typedef struct thaw_optimizer {
+    thaw_job_optimizer config;
+    double learning_rate; /* current; starts at config.learning_rate */
+    int64_t step;         /* updates done */
+    int n_slots;          /* floats per parameter: SGD 0 or 1 (momentum), RMSprop 1 or 2, Adam 2 */
+    float *slots[2];      /* `count` floats each, zero at first; owned */
+    size_t count;
+} thaw_optimizer;
+
+int thaw_optimizer_slots(const thaw_job_optimizer *config);
+thaw_status thaw_optimizer_create(thaw_optimizer **out, const thaw_job_optimizer *config, size_t count);
+void thaw_optimizer_free(thaw_optimizer *optimizer); /* NULL is accepted */
+/* Adds the regularizers' gradients (l1*sign(w) + 2*l2*w), clips (clipnorm per segment, global_clipnorm over all,
+ * clipvalue), and updates parameters. gradients (count) are changed. Called after the exchange on equal blocks: equal bits
+ * on all ranks and for any number of threads (norms are summed in double over fixed pieces). */
+void thaw_optimizer_step(thaw_optimizer *optimizer, float *parameters, float *gradients, const thaw_segment *segments,
+                         int n_segments);
+/* Sum over segments of l1*sum|w| + l2*sum w^2, in double. */
+double thaw_regularizer_loss(const float *parameters, const thaw_segment *segments, int n_segments);
+#endif
