@@ -1,0 +1,452 @@
+/* Running tapes. Everything is placed when the engine is made; a run walks lists. */
+#include "graph/engine.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "graph/tape.h"
+
+struct thaw_engine {
+    const thaw_plan *plan;
+    thaw_model *model;
+    thaw_hooks hooks;
+    const thaw_kernels *kernels;
+    float *parameters, *gradients;
+    char *prefix_arena, *suffix_arena, *scratch;
+    float **slots; /* per boundary node: (max_batch, values) */
+    float *packs[3]; /* of tape_prefix, tape_train, tape_infer */
+    float **tensor_gradient; /* per (layer, tensor): place in gradients, NULL if not trained */
+    bool *written;           /* per value of tape_train: its gradient has a first contribution */
+    const float *x;          /* the batch that the prefix ran on */
+    int64_t n;               /* images of the last forward */
+    thaw_draws draws;        /* of the last forward */
+};
+
+static const thaw_tape *tape_of(const thaw_engine *e, int which) {
+    return which == 0 ? e->plan->tape_prefix : which == 1 ? e->plan->tape_train : e->plan->tape_infer;
+}
+
+static float *value_data(const thaw_engine *e, const thaw_tape *tape, char *arena, int value) {
+    const thaw_value *v = &tape->values[value];
+    if (v->region == THAW_REGION_INPUT) /* operations never write to it */
+        return (float *)(uintptr_t)e->x;
+    if (v->region == THAW_REGION_BOUNDARY)
+        return e->slots[v->slot];
+    return (float *)(void *)(arena + v->place.offset);
+}
+
+static float *gradient_data(const thaw_engine *e, const thaw_tape *tape, int value) {
+    return (float *)(void *)(e->suffix_arena + tape->places[tape->values[value].gradient].offset);
+}
+
+static float *layer_tensor_data(const thaw_engine *e, int layer, const char *name) {
+    const thaw_tensor *tensor = thaw_layer_tensor(&e->model->layers[layer], name);
+    return tensor ? tensor->data : NULL;
+}
+
+/* scale = gamma/sqrt(var+eps), shift = beta - mean*scale, per channel, from moving statistics; in double, rounded once. */
+static void norm_constants(const thaw_engine *e, int layer, int64_t i, double *scale, double *shift, double *inv_std) {
+    const float *gamma = layer_tensor_data(e, layer, "gamma"), *beta = layer_tensor_data(e, layer, "beta");
+    const float *mean = layer_tensor_data(e, layer, "moving_mean"), *var = layer_tensor_data(e, layer, "moving_variance");
+    *inv_std = 1.0 / sqrt((double)var[i] + (double)e->model->layers[layer].config.epsilon);
+    *scale = (gamma ? (double)gamma[i] : 1.0) * *inv_std;
+    *shift = (beta ? (double)beta[i] : 0.0) - (double)mean[i] * *scale;
+}
+
+static void make_pack(const thaw_engine *e, const thaw_pack *pack, float *to) {
+    const thaw_layer *layer = &e->model->layers[pack->layer];
+    int64_t c = pack->c;
+    double scale, shift, inv_std;
+    if (pack->kind == THAW_PACK_SCALE) {
+        for (int64_t i = 0; i < c; i++) {
+            if (layer->kind == THAW_LAYER_RESCALING) {
+                int n = layer->config.n_rescale;
+                scale = inv_std = (double)layer->config.rescale[n > 1 ? i : 0];
+                shift = (double)layer->config.offset[n > 1 ? i : 0];
+            } else {
+                norm_constants(e, pack->layer, i, &scale, &shift, &inv_std);
+            }
+            to[i] = (float)scale;
+            to[c + i] = (float)shift;
+            to[2 * c + i] = (float)inv_std;
+        }
+        return;
+    }
+    /* Folded: kernel(..., Cout) * scale(Cout), bias*scale + shift. */
+    const float *kernel = layer->tensors[0].data, *bias = layer_tensor_data(e, pack->layer, "bias");
+    size_t rows = layer->tensors[0].count / (size_t)c;
+    for (int64_t i = 0; i < c; i++) {
+        norm_constants(e, pack->norm, i, &scale, &shift, &inv_std);
+        for (size_t r = 0; r < rows; r++)
+            to[r * (size_t)c + (size_t)i] = (float)((double)kernel[r * (size_t)c + (size_t)i] * scale);
+        to[rows * (size_t)c + (size_t)i] = (float)((bias ? (double)bias[i] : 0.0) * scale + shift);
+    }
+}
+
+static void make_packs(thaw_engine *e, bool all) {
+    for (int which = 0; which < 3; which++) {
+        const thaw_tape *tape = tape_of(e, which);
+        for (int i = 0; tape && i < tape->n_packs; i++)
+            if (all || tape->packs[i].refresh)
+                make_pack(e, &tape->packs[i], e->packs[which] + tape->packs[i].offset);
+    }
+}
+
+static thaw_status no_memory(const thaw_plan *plan) {
+    return thaw_fail(THAW_RESOURCE, "not enough memory: the plan of %s needs %.2f GiB on each rank with %lld images a "
+                                    "rank; use a smaller batch_size or more ranks on other nodes",
+                     plan->model->name, (double)plan->memory_bytes / 0x1p30, (long long)plan->max_batch);
+}
+
+thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_model *model, const thaw_hooks *hooks,
+                               float *parameters, float *gradients) {
+    *out = NULL;
+    if (model != plan->model)
+        return thaw_fail(THAW_INTERNAL, "engine: the plan belongs to another model");
+    thaw_engine *e = thaw_calloc(1, sizeof *e);
+    if (!e)
+        return no_memory(plan);
+    e->plan = plan;
+    e->model = model;
+    e->kernels = thaw_kernels_get();
+    if (hooks)
+        e->hooks = *hooks;
+    bool ok = true;
+    e->prefix_arena = thaw_malloc(plan->memory.prefix);
+    e->suffix_arena = thaw_malloc(plan->memory.suffix);
+    e->scratch = thaw_malloc(plan->memory.scratch);
+    e->slots = thaw_calloc((size_t)plan->n_boundary + 1, sizeof *e->slots);
+    e->tensor_gradient = thaw_calloc((size_t)model->n_layers * THAW_MAX_TENSORS, sizeof *e->tensor_gradient);
+    e->written = thaw_calloc(plan->tape_train ? (size_t)plan->tape_train->n_values + 1 : 1, sizeof *e->written);
+    ok = e->prefix_arena && e->suffix_arena && e->scratch && e->slots && e->tensor_gradient && e->written;
+    for (int i = 0; ok && i < plan->n_boundary; i++) {
+        size_t count = (size_t)(plan->max_batch * thaw_shape_count(&model->nodes[plan->boundary[i]].shape));
+        e->slots[i] = thaw_calloc(count, sizeof(float));
+        ok = e->slots[i] != NULL;
+    }
+    for (int which = 0; ok && which < 3; which++)
+        if (tape_of(e, which)) {
+            e->packs[which] = thaw_calloc(tape_of(e, which)->pack_floats + 1, sizeof(float));
+            ok = e->packs[which] != NULL;
+        }
+    if (!ok) {
+        thaw_engine_free(e);
+        return no_memory(plan);
+    }
+    e->parameters = parameters;
+    e->gradients = gradients;
+    for (int i = 0; i < plan->n_tensors; i++) {
+        const thaw_plan_tensor *t = &plan->tensors[i];
+        thaw_tensor *tensor = &model->layers[t->layer].tensors[t->tensor];
+        memcpy(parameters + t->offset, tensor->data, t->count * sizeof(float));
+        tensor->data = parameters + t->offset;
+        e->tensor_gradient[t->layer * THAW_MAX_TENSORS + t->tensor] = gradients + t->offset;
+    }
+    make_packs(e, true);
+    *out = e;
+    return THAW_OK;
+}
+
+void thaw_engine_free(thaw_engine *e) {
+    if (!e)
+        return;
+    for (int i = 0; e->parameters && i < e->plan->n_tensors; i++) {
+        const thaw_plan_tensor *t = &e->plan->tensors[i];
+        thaw_tensor *tensor = &e->model->layers[t->layer].tensors[t->tensor];
+        memcpy(tensor->home, e->parameters + t->offset, t->count * sizeof(float));
+        tensor->data = tensor->home;
+    }
+    for (int i = 0; e->slots && i < e->plan->n_boundary; i++)
+        thaw_free(e->slots[i]);
+    for (int which = 0; which < 3; which++)
+        thaw_free(e->packs[which]);
+    thaw_free(e->slots);
+    thaw_free(e->prefix_arena);
+    thaw_free(e->suffix_arena);
+    thaw_free(e->scratch);
+    thaw_free(e->tensor_gradient);
+    thaw_free(e->written);
+    thaw_free(e);
+}
+
+static void forward_op(thaw_engine *e, int which, const thaw_op *op, int64_t n) {
+    const thaw_tape *tape = tape_of(e, which);
+    char *arena = which == 0 ? e->prefix_arena : e->suffix_arena;
+    const thaw_kernels *k = e->kernels;
+    const thaw_layer *layer = &e->model->layers[op->layer];
+    const float *x = value_data(e, tape, arena, op->in[0]);
+    float *y = value_data(e, tape, arena, op->out);
+    char *saved = op->saved >= 0 ? arena + tape->places[op->saved].offset : NULL;
+    const float *pack = op->pack >= 0 ? e->packs[which] + tape->packs[op->pack].offset : NULL;
+    int64_t rows = n * op->rows, c = op->c;
+    switch (op->kind) {
+    case THAW_OP_CONV:
+        k->conv_forward(&op->window, n, x, pack ? pack : layer->tensors[0].data,
+                        pack ? pack + layer->tensors[0].count : layer_tensor_data(e, op->layer, "bias"), op->act, y,
+                        e->scratch);
+        break;
+    case THAW_OP_DENSE:
+        k->dense_forward(n, op->in_c, c, x, layer->tensors[0].data, layer_tensor_data(e, op->layer, "bias"), op->act, y,
+                         e->scratch);
+        break;
+    case THAW_OP_MAX_POOL: k->max_pool_forward(&op->window, n, x, y, (uint16_t *)(void *)saved); break;
+    case THAW_OP_AVERAGE_POOL: k->average_pool_forward(&op->window, n, x, y); break;
+    case THAW_OP_GLOBAL_AVERAGE: k->global_average_forward(n, op->rows, c, x, y); break;
+    case THAW_OP_GLOBAL_MAX: k->global_max_forward(n, op->rows, c, x, y, (int32_t *)(void *)saved); break;
+    case THAW_OP_ACTIVATION: k->activation_forward(op->act, rows * c, c, x, y); break;
+    case THAW_OP_RELU:
+        k->relu_forward(layer->config.max_value, layer->config.negative_slope, layer->config.threshold, rows * c, x, y);
+        break;
+    case THAW_OP_SCALE_SHIFT: k->scale_shift(rows, c, x, pack, pack + c, op->act, y); break;
+    case THAW_OP_BATCH_NORM: {
+        float *mean = (float *)(void *)saved;
+        k->batch_norm_forward(rows, c, layer->config.epsilon, x, layer_tensor_data(e, op->layer, "gamma"),
+                              layer_tensor_data(e, op->layer, "beta"), y, mean, mean + c, mean + 2 * c, &e->hooks,
+                              e->scratch);
+        break;
+    }
+    case THAW_OP_PAD:
+        k->zero_pad_forward(n, op->window.h, op->window.w, op->window.cin, layer->config.pad, x, y);
+        break;
+    case THAW_OP_ADD:
+        if (op->n_in == 1)
+            k->activation_forward(THAW_ACTIVATION_LINEAR, rows * c, c, x, y);
+        for (int i = 1; i < op->n_in; i++)
+            k->add_forward(rows * c, i == 1 ? x : y, value_data(e, tape, arena, op->in[i]), y);
+        break;
+    case THAW_OP_CONCAT:
+        for (int64_t i = 0, at = 0; i < op->n_in; i++) {
+            int64_t part = tape->values[op->in[i]].count / op->rows;
+            k->copy_rows(rows, part, value_data(e, tape, arena, op->in[i]), part, y + at, c, false);
+            at += part;
+        }
+        break;
+    case THAW_OP_DROPOUT:
+        k->dropout(n, op->rows * c, layer->config.rate, e->draws.seed, e->draws.epoch, op->key, e->draws.samples, x, y,
+                   false);
+        break;
+    }
+}
+
+/* Gradient of one trained tensor of an operation: its place in the flat block, or scratch for one more call. */
+static float *tensor_gradient(const thaw_engine *e, const thaw_op *op, const char *name) {
+    const thaw_layer *layer = &e->model->layers[op->layer];
+    for (int t = 0; t < layer->n_tensors; t++)
+        if (strcmp(layer->tensors[t].name, name) == 0)
+            return e->tensor_gradient[op->layer * THAW_MAX_TENSORS + t];
+    return NULL;
+}
+
+static void backward_op(thaw_engine *e, const thaw_op *op) {
+    const thaw_tape *tape = e->plan->tape_train;
+    const thaw_kernels *k = e->kernels;
+    const thaw_layer *layer = &e->model->layers[op->layer];
+    int64_t n = e->n, rows = n * op->rows, c = op->c;
+    const float *x = value_data(e, tape, e->suffix_arena, op->in[0]);
+    const float *y = value_data(e, tape, e->suffix_arena, op->out);
+    float *dy = gradient_data(e, tape, op->out);
+    char *saved = op->saved >= 0 ? e->suffix_arena + tape->places[op->saved].offset : NULL;
+    const float *pack = op->pack >= 0 ? e->packs[1] + tape->packs[op->pack].offset : NULL;
+    float *dx = tape->values[op->in[0]].gradient >= 0 ? gradient_data(e, tape, op->in[0]) : NULL;
+    bool add = dx && e->written[op->in[0]];
+
+    /* Weight gradients go to the flat block, or, for one more call of the layer, behind the scratch of the kernel. */
+    float *first = NULL, *second = NULL, *first_home = NULL, *second_home = NULL; /* kernel, bias / gamma, beta */
+    if (op->wants_dw) {
+        bool norm = layer->kind == THAW_LAYER_BATCH_NORMALIZATION;
+        first = first_home = tensor_gradient(e, op, norm ? "gamma" : "kernel");
+        second = second_home = tensor_gradient(e, op, norm ? "beta" : "bias");
+        if (op->again) {
+            size_t at = e->plan->memory.scratch;
+            for (int t = layer->n_tensors - 1; t >= 0; t--) {
+                at -= (layer->tensors[t].count + 15) / 16 * 64;
+                float *place = (float *)(void *)(e->scratch + at);
+                if (strcmp(layer->tensors[t].name, norm ? "gamma" : "kernel") == 0)
+                    first = first_home ? place : NULL;
+                else if (strcmp(layer->tensors[t].name, norm ? "beta" : "bias") == 0)
+                    second = second_home ? place : NULL;
+            }
+        }
+    }
+    bool fused = op->act != THAW_ACTIVATION_LINEAR && op->kind != THAW_OP_ACTIVATION;
+    if (fused) /* in place: nobody else reads this gradient */
+        k->activation_backward(op->act, rows * c, c, NULL, y, dy, dy, false);
+
+    switch (op->kind) {
+    case THAW_OP_CONV:
+        if (op->wants_dw)
+            k->conv_backward_weights(&op->window, n, x, dy, first, second, e->scratch);
+        if (dx)
+            k->conv_backward_data(&op->window, n, dy, layer->tensors[0].data, dx, add, e->scratch);
+        break;
+    case THAW_OP_DENSE:
+        if (op->wants_dw)
+            k->dense_backward_weights(n, op->in_c, c, x, dy, first, second, e->scratch);
+        if (dx)
+            k->dense_backward_data(n, op->in_c, c, dy, layer->tensors[0].data, dx, add, e->scratch);
+        break;
+    case THAW_OP_MAX_POOL: k->max_pool_backward(&op->window, n, dy, (const uint16_t *)(void *)saved, dx, add); break;
+    case THAW_OP_AVERAGE_POOL: k->average_pool_backward(&op->window, n, dy, dx, add); break;
+    case THAW_OP_GLOBAL_AVERAGE: k->global_average_backward(n, op->rows, c, dy, dx, add); break;
+    case THAW_OP_GLOBAL_MAX:
+        k->global_max_backward(n, op->rows, c, dy, (const int32_t *)(void *)saved, dx, add);
+        break;
+    case THAW_OP_ACTIVATION: k->activation_backward(op->act, rows * c, c, x, y, dy, dx, add); break;
+    case THAW_OP_RELU:
+        k->relu_backward(layer->config.max_value, layer->config.negative_slope, layer->config.threshold, rows * c, x, dy,
+                         dx, add);
+        break;
+    case THAW_OP_SCALE_SHIFT: {
+        bool norm = layer->kind == THAW_LAYER_BATCH_NORMALIZATION;
+        const float *inv_std = pack + 2 * c;
+        k->batch_norm_moving_backward(rows, c, x, norm ? layer_tensor_data(e, op->layer, "gamma") : NULL,
+                                      norm ? layer_tensor_data(e, op->layer, "moving_mean") : inv_std, inv_std, dy, dx,
+                                      add, first, second, e->scratch);
+        break;
+    }
+    case THAW_OP_BATCH_NORM: {
+        const float *mean = (const float *)(const void *)saved;
+        k->batch_norm_backward(rows, c, x, layer_tensor_data(e, op->layer, "gamma"), mean, mean + c, dy, dx, add, first,
+                               second, &e->hooks, e->scratch);
+        break;
+    }
+    case THAW_OP_PAD:
+        k->zero_pad_backward(n, op->window.h, op->window.w, op->window.cin, layer->config.pad, dy, dx, add);
+        break;
+    case THAW_OP_ADD:
+        for (int i = 0; i < op->n_in; i++) {
+            int in = op->in[i];
+            if (tape->values[in].gradient < 0)
+                continue;
+            k->activation_backward(THAW_ACTIVATION_LINEAR, rows * c, c, NULL, y, dy, gradient_data(e, tape, in),
+                                   e->written[in]);
+            e->written[in] = true;
+        }
+        break;
+    case THAW_OP_CONCAT:
+        for (int64_t i = 0, at = 0; i < op->n_in; i++) {
+            int in = op->in[i];
+            int64_t part = tape->values[in].count / op->rows;
+            if (tape->values[in].gradient >= 0) {
+                k->copy_rows(rows, part, dy + at, c, gradient_data(e, tape, in), part, e->written[in]);
+                e->written[in] = true;
+            }
+            at += part;
+        }
+        break;
+    case THAW_OP_DROPOUT: /* the mask comes from the counter again */
+        k->dropout(n, op->rows * c, layer->config.rate, e->draws.seed, e->draws.epoch, op->key, e->draws.samples, dy, dx,
+                   add);
+        break;
+    }
+    if (dx)
+        e->written[op->in[0]] = true;
+    if (op->again) {
+        bool norm = layer->kind == THAW_LAYER_BATCH_NORMALIZATION;
+        const thaw_tensor *a = thaw_layer_tensor(&e->model->layers[op->layer], norm ? "gamma" : "kernel");
+        const thaw_tensor *b = thaw_layer_tensor(&e->model->layers[op->layer], norm ? "beta" : "bias");
+        if (first)
+            k->add_forward((int64_t)a->count, first_home, first, first_home);
+        if (second)
+            k->add_forward((int64_t)b->count, second_home, second, second_home);
+    }
+}
+
+static void run_forward(thaw_engine *e, int which, int64_t n) {
+    const thaw_tape *tape = tape_of(e, which);
+    for (int i = 0; i < tape->n_ops; i++) {
+        forward_op(e, which, &tape->ops[i], n);
+        if (e->hooks.poll)
+            e->hooks.poll(e->hooks.payload);
+    }
+}
+
+void thaw_engine_prefix(thaw_engine *e, int64_t n, const float *x) {
+    e->x = x;
+    run_forward(e, 0, n);
+}
+
+const float *thaw_engine_forward(thaw_engine *e, int64_t n, const thaw_draws *draws) {
+    e->n = n;
+    e->draws = *draws;
+    run_forward(e, 1, n);
+    return value_data(e, e->plan->tape_train, e->suffix_arena, e->plan->tape_train->output);
+}
+
+float *thaw_engine_output_gradient(thaw_engine *e) {
+    return gradient_data(e, e->plan->tape_train, e->plan->tape_train->output);
+}
+
+void thaw_engine_backward(thaw_engine *e) {
+    const thaw_tape *tape = e->plan->tape_train;
+    memset(e->written, 0, (size_t)tape->n_values * sizeof *e->written);
+    for (int i = tape->n_ops - 1; i >= 0; i--) {
+        const thaw_op *op = &tape->ops[i];
+        if (!op->wants_dw && !op->wants_dx)
+            continue;
+        backward_op(e, op);
+        for (int b = 0; b < op->ready_count && e->hooks.bucket_ready; b++)
+            e->hooks.bucket_ready(e->hooks.payload, op->ready_first + b);
+        if (e->hooks.poll)
+            e->hooks.poll(e->hooks.payload);
+    }
+}
+
+void thaw_engine_update_statistics(thaw_engine *e) {
+    const thaw_tape *tape = e->plan->tape_train;
+    for (int i = 0; i < tape->n_ops; i++) {
+        const thaw_op *op = &tape->ops[i];
+        if (op->kind != THAW_OP_BATCH_NORM)
+            continue;
+        const float *mean = (const float *)(const void *)(e->suffix_arena + tape->places[op->saved].offset);
+        const float *var = mean + 2 * op->c;
+        float *moving_mean = layer_tensor_data(e, op->layer, "moving_mean");
+        float *moving_var = layer_tensor_data(e, op->layer, "moving_variance");
+        float keep = e->model->layers[op->layer].config.momentum, take = 1.0f - keep;
+        for (int64_t c = 0; c < op->c; c++) {
+            moving_mean[c] = moving_mean[c] * keep + mean[c] * take;
+            moving_var[c] = moving_var[c] * keep + var[c] * take;
+        }
+    }
+}
+
+void thaw_engine_refresh(thaw_engine *e) { make_packs(e, false); }
+
+const float *thaw_engine_infer(thaw_engine *e, int64_t n) {
+    int which = e->plan->tape_infer ? 2 : 0; /* without a suffix the prefix has computed z */
+    const thaw_tape *tape = tape_of(e, which);
+    if (which)
+        run_forward(e, which, n);
+    return value_data(e, tape, which ? e->suffix_arena : e->prefix_arena, tape->output);
+}
+
+/* A tensor that this stage leaves alone: not trained, and no moving statistic of a batch norm that takes in batches. */
+static bool frozen(const thaw_plan *plan, int layer, const thaw_tensor *tensor) {
+    return tensor->statistic ? !plan->batch_statistics[layer] : !plan->trainable[layer];
+}
+
+static uint64_t hash_tensors(const thaw_engine *e, bool want_frozen) {
+    uint64_t hash = 0;
+    for (int i = 0; i < e->model->n_layers; i++)
+        for (int t = 0; t < e->model->layers[i].n_tensors; t++) {
+            const thaw_tensor *tensor = &e->model->layers[i].tensors[t];
+            if (frozen(e->plan, i, tensor) == want_frozen)
+                hash = thaw_hash(tensor->data, tensor->count * sizeof(float), hash);
+        }
+    return hash;
+}
+
+uint64_t thaw_engine_frozen_hash(const thaw_engine *e) {
+    uint64_t hash = hash_tensors(e, true);
+    for (int which = 0; which < 3; which++) {
+        const thaw_tape *tape = tape_of(e, which);
+        for (int i = 0; tape && i < tape->n_packs; i++)
+            if (!tape->packs[i].refresh)
+                hash = thaw_hash(e->packs[which] + tape->packs[i].offset, tape->packs[i].count * sizeof(float), hash);
+    }
+    return hash;
+}
+
+uint64_t thaw_engine_trained_hash(const thaw_engine *e) { return hash_tensors(e, false); }

@@ -1,0 +1,286 @@
+/* The plan compiler: marks, boundary, tapes, flat order, buckets, figures. */
+#include "thaw/plan.h"
+
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/memory.h"
+#include "graph/mark.h"
+#include "graph/tape.h"
+
+/* Bucket size of the exchange: large enough to amortise latency, small enough to start while backward still runs. */
+#define BUCKET_FLOATS ((size_t)1 << 20)
+/* Tensors start at multiples of 16 floats (64 bytes) in the flat blocks. */
+#define ALIGN_FLOATS 16
+
+static bool layer_trains(const thaw_layer *layer) {
+    for (int i = 0; i < layer->n_tensors; i++)
+        if (!layer->tensors[i].statistic)
+            return true;
+    return false;
+}
+
+static void set_marks(thaw_plan *plan) {
+    const thaw_model *model = plan->model;
+    for (int i = 0; i < model->n_nodes; i++) { /* topological order: inputs come first */
+        const thaw_node *node = &model->nodes[i];
+        const thaw_layer *layer = &model->layers[node->layer];
+        bool trains = plan->trainable[node->layer] && layer_trains(layer);
+        bool batch = plan->batch_statistics[node->layer] && !node->inference;
+        plan->needs_grad[i] = trains;
+        plan->varies[i] = batch || thaw_node_drops(model, i);
+        for (int k = 0; k < node->n_inputs; k++) {
+            plan->needs_grad[i] = plan->needs_grad[i] || plan->needs_grad[node->inputs[k]];
+            plan->varies[i] = plan->varies[i] || plan->varies[node->inputs[k]];
+        }
+        plan->prefix[i] = !plan->needs_grad[i] && !plan->varies[i];
+    }
+}
+
+/* Storage that suffix operations read and the prefix computes. The input itself is not a slot. */
+static void set_boundary(thaw_plan *plan) {
+    const thaw_model *model = plan->model;
+    for (int i = 0; i < model->n_nodes; i++) {
+        bool crosses = false;
+        for (int k = i + 1; k < model->n_nodes && !crosses; k++)
+            for (int j = 0; j < model->nodes[k].n_inputs && !crosses; j++)
+                crosses = !plan->prefix[k] && plan->prefix[model->nodes[k].inputs[j]] &&
+                          thaw_node_root(model, model->nodes[k].inputs[j], true) == i;
+        if (i == thaw_node_root(model, model->output, true) && plan->prefix[model->output])
+            crosses = true;
+        if (crosses && i != model->input && plan->prefix[i])
+            plan->boundary[plan->n_boundary++] = i;
+    }
+}
+
+/* Flat order: trained tensors as backward completes them (the last write of a shared layer's gradient counts). */
+static void set_order(thaw_plan *plan) {
+    const thaw_model *model = plan->model;
+    thaw_tape *tape = plan->tape_train;
+    size_t at = 0;
+    for (int i = tape->n_ops - 1; i >= 0; i--) {
+        thaw_op *op = &tape->ops[i];
+        bool final = op->wants_dw;
+        for (int k = 0; k < i; k++)
+            final = final && !(tape->ops[k].wants_dw && tape->ops[k].layer == op->layer);
+        unsigned trained = final ? thaw_op_trained(plan, op) : 0;
+        for (int t = 0; t < model->layers[op->layer].n_tensors; t++) {
+            if (!(trained & 1u << t))
+                continue;
+            size_t count = model->layers[op->layer].tensors[t].count;
+            plan->tensors[plan->n_tensors++] = (thaw_plan_tensor){op->layer, t, at, count};
+            at += (count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+            plan->gradient_bytes += (int64_t)(count * sizeof(float));
+        }
+        op->ready_first = plan->n_buckets;
+        size_t done = plan->n_buckets ? plan->buckets[plan->n_buckets - 1].offset + plan->buckets[plan->n_buckets - 1].count
+                                      : 0;
+        if (trained && at - done >= BUCKET_FLOATS) {
+            plan->buckets[plan->n_buckets++] = (thaw_bucket){done, at - done};
+            op->ready_count = 1;
+        }
+    }
+    plan->count = at;
+    size_t done = plan->n_buckets ? plan->buckets[plan->n_buckets - 1].offset + plan->buckets[plan->n_buckets - 1].count
+                                  : 0;
+    if (at > done) { /* the rest is ready with the last operation that writes a gradient */
+        for (int i = 0; i < tape->n_ops; i++)
+            if (tape->ops[i].wants_dw) {
+                tape->ops[i].ready_first = plan->n_buckets;
+                tape->ops[i].ready_count = 1;
+                break;
+            }
+        plan->buckets[plan->n_buckets++] = (thaw_bucket){done, at - done};
+    }
+}
+
+/* Multiply-adds of a whole backward, were every layer trained. */
+static double full_backward(const thaw_model *model, bool *upstream) {
+    double flop = 0.0;
+    for (int i = 0; i < model->n_nodes; i++) {
+        const thaw_node *node = &model->nodes[i];
+        const thaw_layer *layer = &model->layers[node->layer];
+        bool before = false;
+        for (int k = 0; k < node->n_inputs; k++)
+            before = before || upstream[node->inputs[k]];
+        upstream[i] = before || layer_trains(layer);
+        if (layer->kind == THAW_LAYER_CONV2D || layer->kind == THAW_LAYER_DENSE) {
+            double cells = node->shape.rank == 3 ? (double)(node->shape.dim[0] * node->shape.dim[1]) : 1.0;
+            flop += 2.0 * cells * (double)layer->tensors[0].count * (before ? 2.0 : 1.0);
+        }
+    }
+    return flop;
+}
+
+static void set_figures(thaw_plan *plan, const thaw_plan_request *request) {
+    const thaw_model *model = plan->model;
+    const thaw_tape *prefix = plan->tape_prefix, *train = plan->tape_train, *infer = plan->tape_infer;
+    thaw_model_count(model, plan->trainable, &plan->total_params, &plan->trainable_params, &plan->frozen_params);
+    for (int i = 0; i < model->n_layers; i++)
+        for (int t = 0; t < model->layers[i].n_tensors; t++)
+            if (!model->layers[i].tensors[t].statistic)
+                plan->full_gradient_bytes += (int64_t)(model->layers[i].tensors[t].count * sizeof(float));
+    plan->prefix_flop = prefix->forward_flop;
+    plan->forward_flop = prefix->forward_flop + (train ? train->forward_flop : 0.0);
+    plan->backward_flop = train ? train->backward_flop : 0.0;
+
+    thaw_plan_memory *m = &plan->memory;
+    size_t images = (size_t)plan->max_batch;
+    m->weights = (size_t)plan->total_params * sizeof(float) + plan->count * sizeof(float);
+    m->packed = (prefix->pack_floats + (train ? train->pack_floats + infer->pack_floats : 0)) * sizeof(float);
+    m->gradients = plan->count * sizeof(float);
+    m->optimizer = plan->count * sizeof(float) * (size_t)request->optimizer_slots;
+    m->prefix = prefix->arena_bytes;
+    for (int i = 0; i < plan->n_boundary; i++)
+        m->boundary += images * (size_t)thaw_shape_count(&model->nodes[plan->boundary[i]].shape) * sizeof(float);
+    size_t scratch = prefix->scratch_bytes;
+    if (train) {
+        m->suffix = train->arena_bytes > infer->arena_bytes ? train->arena_bytes : infer->arena_bytes;
+        scratch = train->scratch_bytes > scratch ? train->scratch_bytes : scratch;
+        scratch = infer->scratch_bytes > scratch ? infer->scratch_bytes : scratch;
+    }
+    m->scratch = scratch;
+    m->input = images * (size_t)thaw_shape_count(&model->nodes[model->input].shape) * sizeof(float);
+    plan->memory_bytes = m->weights + m->packed + m->gradients + m->optimizer + m->prefix + m->boundary + m->suffix +
+                         m->scratch + m->input;
+}
+
+/* Bytes that the kernels of a tape want at most. */
+static void set_scratch(thaw_tape *tape, const thaw_plan *plan) {
+    const thaw_kernels *kernels = thaw_kernels_get();
+    int64_t n = plan->max_batch;
+    for (int i = 0; i < tape->n_ops; i++) {
+        const thaw_op *op = &tape->ops[i];
+        size_t bytes = 0;
+        if (op->kind == THAW_OP_CONV)
+            bytes = kernels->conv_scratch(&op->window, n);
+        else if (op->kind == THAW_OP_DENSE)
+            bytes = kernels->dense_scratch(n, op->in_c, op->c);
+        else if (op->kind == THAW_OP_SCALE_SHIFT || op->kind == THAW_OP_BATCH_NORM)
+            bytes = kernels->batch_norm_scratch(n * op->rows, op->c);
+        if (op->again) { /* gradients of one more call before they are added */
+            const thaw_layer *layer = &plan->model->layers[op->layer];
+            bytes = (bytes + 63) & ~(size_t)63;
+            for (int t = 0; t < layer->n_tensors; t++)
+                bytes += (layer->tensors[t].count + 15) / 16 * 64;
+        }
+        if (bytes > tape->scratch_bytes)
+            tape->scratch_bytes = bytes;
+    }
+}
+
+static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold) {
+    THAW_TRY(thaw_tape_lower(out, plan, in_set, training, fold));
+    THAW_TRY(thaw_layout(*out, plan->max_batch));
+    set_scratch(*out, plan);
+    return THAW_OK;
+}
+
+static thaw_status no_memory(const thaw_model *model) {
+    return thaw_fail(THAW_RESOURCE, "no memory to compile the plan of %s", model->name);
+}
+
+thaw_status thaw_plan_compile(thaw_plan **out, const thaw_plan_request *request) {
+    const thaw_model *model = request->model;
+    size_t nodes = (size_t)model->n_nodes, layers = (size_t)model->n_layers;
+    bool *suffix = thaw_calloc(nodes, sizeof *suffix);
+    thaw_plan *plan = thaw_calloc(1, sizeof *plan);
+    thaw_status status = THAW_OK;
+    *out = NULL;
+    if (!plan || !suffix) {
+        thaw_free(plan);
+        thaw_free(suffix);
+        return no_memory(model);
+    }
+    plan->model = model;
+    plan->max_batch = request->max_batch > 0 ? request->max_batch : 1;
+    plan->trainable = thaw_calloc(layers, sizeof(bool));
+    plan->batch_statistics = thaw_calloc(layers, sizeof(bool));
+    plan->needs_grad = thaw_calloc(nodes, sizeof(bool));
+    plan->varies = thaw_calloc(nodes, sizeof(bool));
+    plan->prefix = thaw_calloc(nodes, sizeof(bool));
+    plan->boundary = thaw_calloc(nodes, sizeof(int));
+    plan->tensors = thaw_calloc(layers * THAW_MAX_TENSORS, sizeof *plan->tensors);
+    plan->buckets = thaw_calloc(layers + 1, sizeof *plan->buckets);
+    if (!plan->trainable || !plan->batch_statistics || !plan->needs_grad || !plan->varies || !plan->prefix ||
+        !plan->boundary || !plan->tensors || !plan->buckets) {
+        status = no_memory(model);
+        goto out;
+    }
+    plan->final = thaw_model_final(model);
+    plan->outputs = thaw_shape_count(&model->nodes[model->output].shape);
+    bool trains = false;
+    if (request->trainable)
+        for (size_t i = 0; i < layers; i++) {
+            plan->trainable[i] = request->trainable[i];
+            trains = trains || (request->trainable[i] && layer_trains(&model->layers[i]));
+            plan->batch_statistics[i] = request->trainable[i] && request->batch_statistics &&
+                                        request->batch_statistics[i] &&
+                                        model->layers[i].kind == THAW_LAYER_BATCH_NORMALIZATION;
+        }
+    if (request->trainable && !trains) {
+        status = thaw_fail(THAW_USAGE, "nothing is left to train in %s: every layer with weights is frozen; add `head:` "
+                                       "layers, or freeze less, for example freeze: \"[:-1]\"", model->name);
+        goto out;
+    }
+    if (trains) {
+        set_marks(plan);
+    } else { /* inference: no draw, no statistic, no gradient */
+        for (size_t i = 0; i < nodes; i++)
+            plan->prefix[i] = true;
+    }
+    for (size_t i = 0; i < nodes; i++)
+        suffix[i] = !plan->prefix[i];
+    set_boundary(plan);
+    THAW_GOTO(make_tape(&plan->tape_prefix, plan, plan->prefix, false, true));
+    if (trains) {
+        THAW_GOTO(make_tape(&plan->tape_train, plan, suffix, true, false));
+        THAW_GOTO(make_tape(&plan->tape_infer, plan, suffix, false, false));
+        set_order(plan);
+    }
+    memset(suffix, 0, nodes * sizeof *suffix);
+    plan->full_backward_flop = full_backward(model, suffix);
+    set_figures(plan, request);
+out:
+    thaw_free(suffix);
+    if (status != THAW_OK) {
+        thaw_plan_free(plan);
+        return status;
+    }
+    *out = plan;
+    return THAW_OK;
+}
+
+void thaw_plan_free(thaw_plan *plan) {
+    if (!plan)
+        return;
+    thaw_tape_free(plan->tape_prefix);
+    thaw_tape_free(plan->tape_train);
+    thaw_tape_free(plan->tape_infer);
+    thaw_free(plan->trainable);
+    thaw_free(plan->batch_statistics);
+    thaw_free(plan->needs_grad);
+    thaw_free(plan->varies);
+    thaw_free(plan->prefix);
+    thaw_free(plan->boundary);
+    thaw_free(plan->tensors);
+    thaw_free(plan->buckets);
+    thaw_free(plan);
+}
+
+uint64_t thaw_plan_hash(const thaw_plan *plan) {
+    uint64_t hash = thaw_hash_text(plan->model->name, 0);
+    hash = thaw_hash(plan->trainable, (size_t)plan->model->n_layers * sizeof(bool), hash);
+    hash = thaw_hash(plan->batch_statistics, (size_t)plan->model->n_layers * sizeof(bool), hash);
+    hash = thaw_hash(plan->boundary, (size_t)plan->n_boundary * sizeof(int), hash);
+    for (int i = 0; i < plan->n_tensors; i++) { /* field by field: padding bytes are not part of a plan */
+        const thaw_plan_tensor *t = &plan->tensors[i];
+        uint64_t place[4] = {(uint64_t)t->layer, (uint64_t)t->tensor, t->offset, t->count};
+        hash = thaw_hash(place, sizeof place, hash);
+    }
+    for (int i = 0; i < plan->n_buckets; i++) {
+        uint64_t place[2] = {plan->buckets[i].offset, plan->buckets[i].count};
+        hash = thaw_hash(place, sizeof place, hash);
+    }
+    return hash;
+}
