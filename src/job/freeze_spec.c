@@ -12,7 +12,9 @@
 static const char *const forms = "all, none, file, keep, before:NAME, NAME, a number, \"[a:b]\", \"model[a:b]\", "
                                  "glob:PATTERN or class:CLASS";
 
-static thaw_status out_of_memory(void) { return thaw_fail(THAW_RESOURCE, "out of memory while reading a freeze spec"); }
+static thaw_status out_of_memory(void) {
+    return thaw_fail(THAW_RESOURCE, "out of memory while reading a freeze spec");
+}
 
 /* Appends a selector that takes over `text` (which may be NULL). */
 static thaw_status add(thaw_freeze_spec *spec, thaw_selector selector) {
@@ -70,7 +72,8 @@ static thaw_status add_slice(thaw_freeze_spec *spec, char *inner, bool whole, in
         int64_t value = 0;
         bool given = *text != '\0';
         if (part > 2 || (given && !parse_index(&value, text)))
-            return thaw_fail(THAW_USAGE, "%s: '%s' is not a slice; write \"[start:stop]\" with whole numbers", where, shown);
+            return thaw_fail(THAW_USAGE, "%s: '%s' is not a slice; write \"[start:stop]\" with whole numbers", where,
+                             shown);
         if (part == 0 && given) {
             selector.has_start = true;
             selector.start = value;
@@ -128,8 +131,14 @@ static thaw_status add_brackets(thaw_freeze_spec *spec, char *text, int line, co
         return add_list(spec, inner, line, where, shown);
     if (!parse_index(&index, trim(inner)))
         return thaw_fail(THAW_USAGE, "%s: '%s': behind model comes a slice, e.g. \"model[:-5]\"", where, shown);
-    thaw_selector one = {.kind = THAW_SELECT_SLICE, .start = index, .has_start = true, .stop = index + 1,
-                         .has_stop = index != -1, .step = 1, .whole = true, .line = line};
+    thaw_selector one = {.kind = THAW_SELECT_SLICE,
+                         .start = index,
+                         .has_start = true,
+                         .stop = index + 1,
+                         .has_stop = index != -1,
+                         .step = 1,
+                         .whole = true,
+                         .line = line};
     return add(spec, one);
 }
 
@@ -137,7 +146,9 @@ static thaw_status add_trimmed(thaw_freeze_spec *spec, char *text, int line, con
     static const struct {
         const char *word;
         thaw_selector_kind kind;
-    } words[] = {{"all", THAW_SELECT_ALL}, {"none", THAW_SELECT_NONE}, {"file", THAW_SELECT_FILE},
+    } words[] = {{"all", THAW_SELECT_ALL},
+                 {"none", THAW_SELECT_NONE},
+                 {"file", THAW_SELECT_FILE},
                  {"keep", THAW_SELECT_KEEP}},
       prefixes[] = {{"before:", THAW_SELECT_BEFORE}, {"glob:", THAW_SELECT_GLOB}, {"class:", THAW_SELECT_CLASS}};
     if (*text == '\0')
@@ -166,14 +177,15 @@ static thaw_status add_trimmed(thaw_freeze_spec *spec, char *text, int line, con
         return status;
     }
     if (slice_like(text))
-        return thaw_fail(THAW_USAGE, "%s: '%s' is a slice without brackets; write \"[%s]\" in quotes", where, text, text);
+        return thaw_fail(THAW_USAGE, "%s: '%s' is a slice without brackets; write \"[%s]\" in quotes", where, text,
+                         text);
     char *colon = strchr(text, ':');
     if (colon != NULL) {
         static const char *const names[] = {"before", "glob", "class"};
         *colon = '\0';
         const char *near = thaw_nearest(text, names, 3);
-        return thaw_fail(THAW_USAGE, "%s: unknown selector '%s:'%s%s; write %s", where, text, *near ? ", did you mean " : "",
-                         near, forms);
+        return thaw_fail(THAW_USAGE, "%s: unknown selector '%s:'%s%s; write %s", where, text,
+                         *near ? ", did you mean " : "", near, forms);
     }
     if (strpbrk(text, "*?[]") != NULL)
         return thaw_fail(THAW_USAGE, "%s: '%s' is a pattern; write \"glob:%s\" in quotes", where, text, text);

@@ -31,7 +31,8 @@ static thaw_status add_text(thaw_job_layer *layer, const char *name, const char 
     return THAW_OK;
 }
 
-static thaw_status read_list(thaw_job_reader *reader, thaw_job_layer *layer, const char *name, const thaw_yaml_node *node) {
+static thaw_status read_list(thaw_job_reader *reader, thaw_job_layer *layer, const char *name,
+                             const thaw_yaml_node *node) {
     thaw_job_argument *argument = add_argument(layer, name, node->line);
     if (argument == NULL || (argument->numbers = thaw_calloc((size_t)node->n, sizeof(double))) == NULL)
         return thaw_job_out_of_memory();
@@ -53,8 +54,8 @@ static bool is_regularizer(const char *name) {
 static thaw_status read_argument(thaw_job_reader *reader, thaw_job_layer *layer, const char *name,
                                  const thaw_yaml_node *node);
 
-/* {l2: 0.01} becomes NAME.l2. Keras' {L2: {l2: 0.01}} becomes the same; another class, {RandomNormal: {stddev: 1}}, becomes
- * NAME = RandomNormal and NAME.stddev. */
+/* {l2: 0.01} becomes NAME.l2. Keras' {L2: {l2: 0.01}} becomes the same; another class, {RandomNormal: {stddev: 1}},
+ * becomes NAME = RandomNormal and NAME.stddev. */
 static thaw_status read_mapping(thaw_job_reader *reader, thaw_job_layer *layer, const char *name,
                                 const thaw_yaml_node *node) {
     if (node->n == 0)
@@ -86,20 +87,22 @@ static thaw_status read_argument(thaw_job_reader *reader, thaw_job_layer *layer,
     if (node->kind == THAW_YAML_MAP)
         return read_mapping(reader, layer, name, node);
     if (thaw_yaml_is_null(node))
-        return thaw_yaml_fail(reader->tree, node, "%s of %s has no value; write one, or remove it for Keras' default", name,
-                              layer->class_name);
+        return thaw_yaml_fail(reader->tree, node, "%s of %s has no value; write one, or remove it for Keras' default",
+                              name, layer->class_name);
     int truth = thaw_yaml_boolean(node);
     if (truth < 0)
         return add_text(layer, name, node->text, node->line);
     if (strcasecmp(node->text, "true") != 0 && strcasecmp(node->text, "false") != 0)
-        return thaw_yaml_fail(reader->tree, node, "%s of %s is %s, which YAML reads as a boolean; write %s, or \"%s\" if the "
-                              "text is meant", name, layer->class_name, thaw_yaml_show(node), truth ? "true" : "false",
-                              node->text);
+        return thaw_yaml_fail(reader->tree, node,
+                              "%s of %s is %s, which YAML reads as a boolean; write %s, or \"%s\" if the "
+                              "text is meant",
+                              name, layer->class_name, thaw_yaml_show(node), truth ? "true" : "false", node->text);
     return add_text(layer, name, truth ? "true" : "false", node->line);
 }
 
 static thaw_status read_layer(thaw_job_reader *reader, thaw_job_layer *layer, const thaw_yaml_node *node) {
-    static const char *const form = "a layer is its class with arguments, e.g. \"- Dense: {units: 10, activation: softmax}\"";
+    static const char *const form =
+        "a layer is its class with arguments, e.g. \"- Dense: {units: 10, activation: softmax}\"";
     layer->line = node->line;
     if (node->kind == THAW_YAML_LIST || thaw_yaml_is_null(node) || thaw_yaml_boolean(node) >= 0)
         return thaw_yaml_fail(reader->tree, node, "model.head has %s for a layer; %s", thaw_yaml_show(node), form);
@@ -112,8 +115,10 @@ static thaw_status read_layer(thaw_job_reader *reader, thaw_job_layer *layer, co
     if (node->kind == THAW_YAML_SCALAR)
         return THAW_OK;
     if (node->n != 1)
-        return thaw_yaml_fail_key(reader->tree, node->items[1], "model.head: '%s' stands beside '%s' instead of below it; "
-                                  "indent the arguments deeper, or write them in braces (%s)", node->keys[1], name, form);
+        return thaw_yaml_fail_key(reader->tree, node->items[1],
+                                  "model.head: '%s' stands beside '%s' instead of below it; "
+                                  "indent the arguments deeper, or write them in braces (%s)",
+                                  node->keys[1], name, form);
     const thaw_yaml_node *arguments = node->items[0];
     if (thaw_yaml_is_null(arguments)) /* "- Flatten:" */
         return THAW_OK;

@@ -16,8 +16,8 @@
 const thaw_key thaw_keys[] = {
     {"model", THAW_KEY_SECTION, 0, OFF, 0, 0, THAW_KEY_REQUIRED, NULL, NULL, NULL, "The network: a base and a head."},
     {"model.base", THAW_KEY_BASE, JOB(base), OFF, 0, 0, THAW_KEY_REQUIRED, NULL, NULL, NULL,
-     "Built-in network (vgg16, resnet50, ...) or a Keras file that carries its configuration; a name with '/' or ending in "
-     ".h5, .hdf5, .keras or .safetensors is a file."},
+     "Built-in network (vgg16, resnet50, ...) or a Keras file that carries its configuration; a name with '/' "
+     "or ending in .h5, .hdf5, .keras or .safetensors is a file."},
     {"model.weights", THAW_KEY_WEIGHTS, JOB(weights), OFF, 0, 0, 0, NULL, NULL,
      "a file's own; imagenet for a built-in name",
      "imagenet (official file, looked for in $THAW_WEIGHTS, ./weights, ~/.keras/models), none (random), or a file."},
@@ -30,8 +30,10 @@ const thaw_key thaw_keys[] = {
     {"model.output", THAW_KEY_STRING, JOB(output), OFF, 0, 0, 0, NULL, NULL, "the base's output",
      "Last layer kept of the base; drops a file's own head."},
     {"model.head", THAW_KEY_HEAD, 0, OFF, 0, 0, 0, NULL, NULL, "no head",
-     "Layers appended to the base: Keras class names with Keras arguments, e.g. Dense: {units: 10, activation: softmax}."},
-    {"data", THAW_KEY_SECTION, 0, OFF, 0, 0, THAW_KEY_REQUIRED, NULL, NULL, NULL, "Images or arrays, and how they are read."},
+     "Layers appended to the base: Keras class names with Keras arguments, e.g. Dense: {units: 10, activation: "
+     "softmax}."},
+    {"data", THAW_KEY_SECTION, 0, OFF, 0, 0, THAW_KEY_REQUIRED, NULL, NULL, NULL,
+     "Images or arrays, and how they are read."},
     {"data.train", THAW_KEY_DATASET, JOB(train), OFF, 0, 0, THAW_KEY_REQUIRED, NULL, NULL, NULL,
      "Folder with one folder of images per class, or arrays {x: FILE.h5:/x, y: FILE.h5:/y}."},
     {"data.train.x", THAW_KEY_ARRAY, JOB(train_x), OFF, 0, 0, THAW_KEY_REQUIRED, NULL, NULL, NULL,
@@ -70,8 +72,8 @@ const thaw_key thaw_keys[] = {
     {"training.validation_batch_size", THAW_KEY_INT, JOB(validation_batch_size), OFF, 1, 1048576, 0, NULL, NULL,
      "batch_size", "Images per step of validation, over all ranks."},
     {"training.loss", THAW_KEY_LOSS, JOB(loss), JOB(loss_given), 0, 0, 0, NULL, NULL, "what fits the last layer",
-     "binary_crossentropy, categorical_crossentropy or sparse_categorical_crossentropy (labels may be indices or one-hot for "
-     "both), mean_squared_error (mse), mean_absolute_error (mae)."},
+     "binary_crossentropy, categorical_crossentropy or sparse_categorical_crossentropy (labels may be indices or "
+     "one-hot for both), mean_squared_error (mse), mean_absolute_error (mae)."},
     {"training.metrics", THAW_KEY_METRICS, 0, OFF, 0, 0, 0, NULL, NULL, "none",
      "List of accuracy (also under Keras' names for the cases), mse, mae."},
     {"training.class_weight", THAW_KEY_CLASS_WEIGHT, 0, OFF, 0, 1e9, 0, NULL, NULL, "1 for every class",
@@ -91,19 +93,20 @@ const thaw_key thaw_keys[] = {
      "Selector or list of selectors: layers that are not trained (see below)."},
     {"stages[].train", THAW_KEY_FREEZE, STAGE(train), OFF, 0, 0, 0, NULL, NULL, "nothing",
      "Selector or list: layers that are trained although freeze names them."},
-    {"stages[].epochs", THAW_KEY_INT, STAGE(epochs), OFF, 1, 1000000, 0, NULL, "1", NULL, "Passes over the training data."},
+    {"stages[].epochs", THAW_KEY_INT, STAGE(epochs), OFF, 1, 1000000, 0, NULL, "1", NULL,
+     "Passes over the training data."},
     {"stages[].optimizer", THAW_KEY_OPTIMIZER, 0, OFF, 0, 0, 0, NULL, NULL, "rmsprop, as in Keras' compile",
      "Name, or mapping with the name and Keras' arguments."},
     {"stages[].optimizer.name", THAW_KEY_INDEX, STAGE(optimizer.kind), OFF, 0, 0, THAW_KEY_REQUIRED,
      "sgd|adam|adamw|rmsprop", NULL, NULL, "Optimizer."},
     {"stages[].optimizer.learning_rate", THAW_KEY_REAL, STAGE(optimizer.learning_rate), OFF, 0, 1000, 0, NULL,
      "sgd=0.01 adam=0.001 adamw=0.001 rmsprop=0.001", NULL, "Step size; does not grow with the ranks."},
-    {"stages[].optimizer.momentum", THAW_KEY_REAL, STAGE(optimizer.momentum), OFF, 0, 1, 0, NULL, "sgd=0 rmsprop=0", NULL,
-     "Momentum."},
+    {"stages[].optimizer.momentum", THAW_KEY_REAL, STAGE(optimizer.momentum), OFF, 0, 1, 0, NULL, "sgd=0 rmsprop=0",
+     NULL, "Momentum."},
     {"stages[].optimizer.nesterov", THAW_KEY_BOOL, STAGE(optimizer.nesterov), OFF, 0, 0, 0, TRUTH, "sgd=false", NULL,
      "Nesterov momentum."},
-    {"stages[].optimizer.rho", THAW_KEY_REAL, STAGE(optimizer.rho), OFF, 0, 1, THAW_KEY_BELOW, NULL, "rmsprop=0.9", NULL,
-     "Decay of the mean of squared gradients."},
+    {"stages[].optimizer.rho", THAW_KEY_REAL, STAGE(optimizer.rho), OFF, 0, 1, THAW_KEY_BELOW, NULL, "rmsprop=0.9",
+     NULL, "Decay of the mean of squared gradients."},
     {"stages[].optimizer.beta_1", THAW_KEY_REAL, STAGE(optimizer.beta_1), OFF, 0, 1, THAW_KEY_BELOW, NULL,
      "adam=0.9 adamw=0.9", NULL, "Decay of the first moment."},
     {"stages[].optimizer.beta_2", THAW_KEY_REAL, STAGE(optimizer.beta_2), OFF, 0, 1, THAW_KEY_BELOW, NULL,
@@ -126,46 +129,46 @@ const thaw_key thaw_keys[] = {
      "Carry momentum and moments over from the stage before, by tensor name."},
     {"stages[].batch_norm_statistics", THAW_KEY_INDEX, STAGE(batch_norm_statistics), OFF, 0, 0, 0, "moving|batch", NULL,
      "moving for a pretrained base, batch with weights: none",
-     "What an unfrozen BatchNormalization of the base normalises with: moving statistics, as base(x, training=False), or "
-     "those of the global batch, as plain fit. In the head always batch."},
+     "What an unfrozen BatchNormalization of the base normalises with: moving statistics, as base(x, training=False), "
+     "or those of the global batch, as plain fit. In the head always batch."},
     {"stages[].early_stopping", THAW_KEY_SWITCH, 0, STAGE(early_stopping.on), 0, 0, 0, NULL, NULL, "none",
      "Ends the stage when the monitored value no longer improves; none switches training.early_stopping off."},
-    {"stages[].early_stopping.monitor", THAW_KEY_STRING, STAGE(early_stopping.monitor), OFF, 0, 0, 0, NULL, NULL, MONITORS,
-     "Value watched."},
-    {"stages[].early_stopping.mode", THAW_KEY_CHOICE, STAGE(early_stopping.mode), OFF, 0, 0, 0, "auto|min|max", "auto", NULL,
-     "Whether less or more is better."},
-    {"stages[].early_stopping.min_delta", THAW_KEY_REAL, STAGE(early_stopping.min_delta), OFF, 0, 1e30, 0, NULL, "0", NULL,
-     "Smallest change that counts."},
-    {"stages[].early_stopping.patience", THAW_KEY_INT, STAGE(early_stopping.patience), OFF, 0, 1000000, 0, NULL, "0", NULL,
-     "Epochs without improvement that are waited for."},
-    {"stages[].early_stopping.start_from_epoch", THAW_KEY_INT, STAGE(early_stopping.start_from_epoch), OFF, 0, 1000000, 0,
-     NULL, "0", NULL, "First epoch of the stage that is watched."},
-    {"stages[].early_stopping.restore_best_weights", THAW_KEY_BOOL, STAGE(early_stopping.restore_best_weights), OFF, 0, 0, 0,
-     TRUTH, "false", NULL, "Go back to the weights of the best epoch."},
-    {"stages[].early_stopping.baseline", THAW_KEY_REAL, STAGE(early_stopping.baseline), STAGE(early_stopping.has_baseline),
-     -1e30, 1e30, 0, NULL, NULL, "none", "Value that must be reached."},
+    {"stages[].early_stopping.monitor", THAW_KEY_STRING, STAGE(early_stopping.monitor), OFF, 0, 0, 0, NULL, NULL,
+     MONITORS, "Value watched."},
+    {"stages[].early_stopping.mode", THAW_KEY_CHOICE, STAGE(early_stopping.mode), OFF, 0, 0, 0, "auto|min|max", "auto",
+     NULL, "Whether less or more is better."},
+    {"stages[].early_stopping.min_delta", THAW_KEY_REAL, STAGE(early_stopping.min_delta), OFF, 0, 1e30, 0, NULL, "0",
+     NULL, "Smallest change that counts."},
+    {"stages[].early_stopping.patience", THAW_KEY_INT, STAGE(early_stopping.patience), OFF, 0, 1000000, 0, NULL, "0",
+     NULL, "Epochs without improvement that are waited for."},
+    {"stages[].early_stopping.start_from_epoch", THAW_KEY_INT, STAGE(early_stopping.start_from_epoch), OFF, 0, 1000000,
+     0, NULL, "0", NULL, "First epoch of the stage that is watched."},
+    {"stages[].early_stopping.restore_best_weights", THAW_KEY_BOOL, STAGE(early_stopping.restore_best_weights), OFF, 0,
+     0, 0, TRUTH, "false", NULL, "Go back to the weights of the best epoch."},
+    {"stages[].early_stopping.baseline", THAW_KEY_REAL, STAGE(early_stopping.baseline),
+     STAGE(early_stopping.has_baseline), -1e30, 1e30, 0, NULL, NULL, "none", "Value that must be reached."},
     {"stages[].reduce_lr_on_plateau", THAW_KEY_SWITCH, 0, STAGE(plateau.on), 0, 0, 0, NULL, NULL, "none",
      "Lowers the learning rate when the monitored value no longer improves; none switches "
      "training.reduce_lr_on_plateau off."},
-    {"stages[].reduce_lr_on_plateau.monitor", THAW_KEY_STRING, STAGE(plateau.monitor), OFF, 0, 0, 0, NULL, NULL, MONITORS,
-     "Value watched."},
-    {"stages[].reduce_lr_on_plateau.mode", THAW_KEY_CHOICE, STAGE(plateau.mode), OFF, 0, 0, 0, "auto|min|max", "auto", NULL,
-     "Whether less or more is better."},
+    {"stages[].reduce_lr_on_plateau.monitor", THAW_KEY_STRING, STAGE(plateau.monitor), OFF, 0, 0, 0, NULL, NULL,
+     MONITORS, "Value watched."},
+    {"stages[].reduce_lr_on_plateau.mode", THAW_KEY_CHOICE, STAGE(plateau.mode), OFF, 0, 0, 0, "auto|min|max", "auto",
+     NULL, "Whether less or more is better."},
     {"stages[].reduce_lr_on_plateau.factor", THAW_KEY_REAL, STAGE(plateau.factor), OFF, 0, 1,
      THAW_KEY_ABOVE | THAW_KEY_BELOW, NULL, "0.1", NULL, "New rate over old rate."},
-    {"stages[].reduce_lr_on_plateau.patience", THAW_KEY_INT, STAGE(plateau.patience), OFF, 0, 1000000, 0, NULL, "10", NULL,
-     "Epochs without improvement that are waited for."},
-    {"stages[].reduce_lr_on_plateau.min_delta", THAW_KEY_REAL, STAGE(plateau.min_delta), OFF, 0, 1e30, 0, NULL, "0.0001",
-     NULL, "Smallest change that counts."},
-    {"stages[].reduce_lr_on_plateau.cooldown", THAW_KEY_INT, STAGE(plateau.cooldown), OFF, 0, 1000000, 0, NULL, "0", NULL,
-     "Epochs after a lowering that are not watched."},
+    {"stages[].reduce_lr_on_plateau.patience", THAW_KEY_INT, STAGE(plateau.patience), OFF, 0, 1000000, 0, NULL, "10",
+     NULL, "Epochs without improvement that are waited for."},
+    {"stages[].reduce_lr_on_plateau.min_delta", THAW_KEY_REAL, STAGE(plateau.min_delta), OFF, 0, 1e30, 0, NULL,
+     "0.0001", NULL, "Smallest change that counts."},
+    {"stages[].reduce_lr_on_plateau.cooldown", THAW_KEY_INT, STAGE(plateau.cooldown), OFF, 0, 1000000, 0, NULL, "0",
+     NULL, "Epochs after a lowering that are not watched."},
     {"stages[].reduce_lr_on_plateau.min_lr", THAW_KEY_REAL, STAGE(plateau.min_lr), OFF, 0, 1000, 0, NULL, "0", NULL,
      "Lowest learning rate."},
     {"checkpoint", THAW_KEY_SECTION, 0, OFF, 0, 0, 0, NULL, NULL, "all defaults", "When the run can be resumed from."},
-    {"checkpoint.every_epochs", THAW_KEY_INT, JOB(checkpoint_epochs), OFF, 0, 1000000, THAW_KEY_UNHASHED, NULL, "1", NULL,
-     "A checkpoint every so many epochs; 0: never."},
-    {"checkpoint.every_minutes", THAW_KEY_REAL, JOB(checkpoint_minutes), OFF, 0, 1e6, THAW_KEY_UNHASHED, NULL, "10", NULL,
-     "A checkpoint every so many minutes; 0: never."},
+    {"checkpoint.every_epochs", THAW_KEY_INT, JOB(checkpoint_epochs), OFF, 0, 1000000, THAW_KEY_UNHASHED, NULL, "1",
+     NULL, "A checkpoint every so many epochs; 0: never."},
+    {"checkpoint.every_minutes", THAW_KEY_REAL, JOB(checkpoint_minutes), OFF, 0, 1e6, THAW_KEY_UNHASHED, NULL, "10",
+     NULL, "A checkpoint every so many minutes; 0: never."},
     {"checkpoint.keep", THAW_KEY_INT, JOB(checkpoint_keep), OFF, 2, 1000, THAW_KEY_UNHASHED, NULL, "2", NULL,
      "Newest checkpoints that are kept."},
     {"output", THAW_KEY_PATH, JOB(output_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL, "must be given to train",
@@ -173,7 +176,9 @@ const thaw_key thaw_keys[] = {
 };
 const int thaw_n_keys = (int)(sizeof(thaw_keys) / sizeof(*thaw_keys));
 
-bool thaw_key_of_stage(const thaw_key *key) { return strncmp(key->name, "stages[].", 9) == 0; }
+bool thaw_key_of_stage(const thaw_key *key) {
+    return strncmp(key->name, "stages[].", 9) == 0;
+}
 
 bool thaw_key_below(const thaw_key *key, const char *section) {
     size_t length = strlen(section);
@@ -238,16 +243,18 @@ static void describe_choices(const char *choices, char *buffer, size_t size) {
 const char *thaw_key_expected(const thaw_key *key, char *buffer, size_t size) {
     char choices[128];
     const char *kind = key->type == THAW_KEY_INT ? "an integer" : "a number";
+    bool above = key->rules & THAW_KEY_ABOVE;
     switch (key->type) {
     case THAW_KEY_INT:
     case THAW_KEY_REAL:
         if (key->low <= -1e30)
             snprintf(buffer, size, "%s", kind);
         else if (key->high >= 1e30)
-            snprintf(buffer, size, "%s %s %g", kind, key->rules & THAW_KEY_ABOVE ? "above" : "of at least", key->low);
+            snprintf(buffer, size, "%s %s %g", kind, above ? "above" : "of at least", key->low);
         else
-            snprintf(buffer, size, "%s %s %.16g %s %.16g", kind, key->rules & THAW_KEY_ABOVE ? "above" : "from", key->low,
-                     key->rules & THAW_KEY_BELOW ? "and below" : "to", key->high);
+            snprintf(buffer, size, "%s %s %.16g %s %.16g", kind, above ? "above" : "from", key->low,
+                     key->rules & THAW_KEY_BELOW ? (above ? "and below" : "to below") : (above ? "up to" : "to"),
+                     key->high);
         break;
     case THAW_KEY_CHOICE:
     case THAW_KEY_INDEX:
@@ -291,8 +298,9 @@ const char *thaw_key_expected(const thaw_key *key, char *buffer, size_t size) {
         snprintf(buffer, size, "a list of names");
         break;
     case THAW_KEY_LOSS:
-        snprintf(buffer, size, "binary_crossentropy, categorical_crossentropy, sparse_categorical_crossentropy, "
-                               "mean_squared_error or mean_absolute_error");
+        snprintf(buffer, size,
+                 "binary_crossentropy, categorical_crossentropy, sparse_categorical_crossentropy, "
+                 "mean_squared_error or mean_absolute_error");
         break;
     case THAW_KEY_METRICS:
         snprintf(buffer, size, "a list of accuracy, mse, mae");

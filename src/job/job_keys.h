@@ -52,8 +52,9 @@ typedef struct thaw_key {
     double low, high;
     unsigned rules;
     const char *choices; /* "a|b|c" */
-    const char *preset;  /* default as YAML, or per optimizer "sgd=0.01 adam=0.001" (others do not take the key); NULL: none */
-    const char *absent;  /* the manual's words when there is no preset */
+    const char
+        *preset; /* default as YAML, or per optimizer "sgd=0.01 adam=0.001" (others do not take the key); NULL: none */
+    const char *absent; /* the manual's words when there is no preset */
     const char *help;
 } thaw_key;
 

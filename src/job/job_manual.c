@@ -22,8 +22,10 @@ static const char *const selectors[][2] = {
 enum { N_SELECTORS = sizeof(selectors) / sizeof(*selectors) };
 
 static const char *const intro =
-    "A job file is YAML. Keys that are not listed here, values of the wrong type or out of range, and values that YAML reads "
-    "otherwise than meant are errors with the line number and the fix. Paths are relative to the job file; $VAR and ~ are "
+    "A job file is YAML. Keys that are not listed here, values of the wrong type or out of range, and values that YAML "
+    "reads "
+    "otherwise than meant are errors with the line number and the fix. Paths are relative to the job file; $VAR and ~ "
+    "are "
     "expanded. Numbers may be written 1e-4. Every key can be set on the command line, lists by index: --set "
     "training.batch_size=16 --set stages.0.epochs=3.";
 
@@ -44,10 +46,10 @@ static void default_words(const thaw_key *key, char *buffer, size_t size) {
     buffer[n] = '\0';
 }
 
-/* Text of a Markdown cell: '|' ends a cell, '*', '_' and '<' are markup outside of code. */
+/* Text of a Markdown cell: '|' ends a cell, '*' and '<' are markup outside of code. */
 static void put_cell(thaw_buffer *buffer, const char *text) {
     for (; *text != '\0'; text++)
-        thaw_buffer_printf(buffer, strchr("|*_<", *text) != NULL ? "\\%c" : "%c", *text);
+        thaw_buffer_printf(buffer, strchr("|*<", *text) != NULL ? "\\%c" : "%c", *text);
 }
 
 /* Breaks a text into lines of at most 100 columns that begin with `indent` spaces. */
@@ -74,8 +76,9 @@ static void put_plain(thaw_buffer *buffer) {
         default_words(key, standard, sizeof(standard));
         thaw_buffer_printf(buffer, "%s%s\n", strchr(key->name, '.') == NULL ? "\n" : "", key->name);
         put_wrapped(buffer, key->help, 4);
-        char *line = thaw_format("Value: %s. %s%s%s", expected, strcmp(standard, "required") == 0 ? "Required" : "Default: ",
-                                 strcmp(standard, "required") == 0 ? "" : standard, ".");
+        char *line =
+            thaw_format("Value: %s. %s%s%s", expected, strcmp(standard, "required") == 0 ? "Required" : "Default: ",
+                        strcmp(standard, "required") == 0 ? "" : standard, ".");
         if (line != NULL)
             put_wrapped(buffer, line, 4);
         buffer->failed = buffer->failed || line == NULL;
@@ -89,15 +92,21 @@ static void put_plain(thaw_buffer *buffer) {
 static void put_markdown(thaw_buffer *buffer) {
     char expected[256], standard[256];
     thaw_buffer_printf(buffer,
-                       "# Job files\n\n%s\n\nThe job files in this folder are examples to copy. `thaw plan JOB.yaml` shows what a "
-                       "job will cost before it runs, `thaw train JOB.yaml` runs it.\n\n"
+                       "# Job files\n\n%s\n\n"
+                       "`thaw plan JOB.yaml` shows what a job will cost before it runs, `thaw train JOB.yaml` runs it. "
+                       "Examples to copy:\n\n"
+                       "- `quickstart/job.yaml`: handwritten digits, with data and weights in this repository\n"
+                       "- `vgg16-cats-dogs.yaml`: two classes, a new head, then the last block of VGG16\n"
+                       "- `resnet50-gap.yaml`: ten classes on pooled features of ResNet50\n"
+                       "- `regression.yaml`: arrays, a network of one's own, layers frozen by name\n\n"
                        "This page is written by `thaw help job --markdown`; do not edit it by hand.\n",
                        intro);
     for (int i = 0; i < thaw_n_keys; i++) {
         const thaw_key *key = &thaw_keys[i];
         bool top = strchr(key->name, '.') == NULL;
         if (top)
-            thaw_buffer_printf(buffer, "\n## %s\n\n| key | value | default | meaning |\n|---|---|---|---|\n", key->name);
+            thaw_buffer_printf(buffer, "\n## %s\n\n| key | value | default | meaning |\n|---|---|---|---|\n",
+                               key->name);
         thaw_key_expected(key, expected, sizeof(expected));
         default_words(key, standard, sizeof(standard));
         thaw_buffer_printf(buffer, "| `%s` | ", key->name);
@@ -108,9 +117,10 @@ static void put_markdown(thaw_buffer *buffer) {
         put_cell(buffer, key->help);
         thaw_buffer_printf(buffer, " |\n");
     }
-    thaw_buffer_printf(buffer, "\n## Selectors of freeze and train\n\nEach stage starts from \"all layers are trained\", applies "
-                               "`freeze` in order, then `train` makes layers trainable again.\n\n"
-                               "| selector | layers |\n|---|---|\n");
+    thaw_buffer_printf(
+        buffer, "\n## Selectors of freeze and train\n\nEach stage starts from \"all layers are trained\", applies "
+                "`freeze` in order, then `train` makes layers trainable again.\n\n"
+                "| selector | layers |\n|---|---|\n");
     for (int i = 0; i < N_SELECTORS; i++) {
         thaw_buffer_printf(buffer, "| `%s` | ", selectors[i][0]);
         put_cell(buffer, selectors[i][1]);

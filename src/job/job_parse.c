@@ -1,4 +1,5 @@
-/* The tree of a job file to a checked job: defaults from the table, keys in the order of the file, then rules between keys. */
+/* The tree of a job file to a checked job: defaults from the table, keys in the order of the file, then rules between
+ * keys. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -15,19 +16,26 @@ static thaw_status read_section(thaw_job_reader *reader, const char *section, co
 
 /* Names that people bring along from elsewhere. */
 static const char *familiar(const char *name) {
-    static const char *const names[][2] = {{"lr", "learning_rate"},       {"wd", "weight_decay"},
-                                           {"decay", "weight_decay"},     {"phases", "stages"},
-                                           {"steps", "epochs"},           {"bs", "batch_size"},
-                                           {"validation_data", "validation"}, {"val", "validation"},
-                                           {"unfreeze", "train"},         {"trainable", "train"},
-                                           {"activation", "head"},        {"clip", "clipnorm"}};
+    static const char *const names[][2] = {{"lr", "learning_rate"},
+                                           {"wd", "weight_decay"},
+                                           {"decay", "weight_decay"},
+                                           {"phases", "stages"},
+                                           {"steps", "epochs"},
+                                           {"bs", "batch_size"},
+                                           {"validation_data", "validation"},
+                                           {"val", "validation"},
+                                           {"unfreeze", "train"},
+                                           {"trainable", "train"},
+                                           {"activation", "head"},
+                                           {"clip", "clipnorm"}};
     for (size_t i = 0; i < sizeof(names) / sizeof(*names); i++)
         if (strcmp(names[i][0], name) == 0)
             return names[i][1];
     return NULL;
 }
 
-static thaw_status unknown_key(thaw_job_reader *reader, const char *section, const char *name, const thaw_yaml_node *node) {
+static thaw_status unknown_key(thaw_job_reader *reader, const char *section, const char *name,
+                               const thaw_yaml_node *node) {
     const char *siblings[MAX_SIBLINGS], *elsewhere = NULL;
     char place[160], known[512] = "", hint[256] = "";
     size_t length = 0;
@@ -81,7 +89,9 @@ static thaw_status set_preset(thaw_job_reader *reader, const thaw_key *key, char
     return thaw_job_set_value(reader, key, &node);
 }
 
-static bool is_optimizer_key(const thaw_key *key) { return thaw_key_below(key, "stages[].optimizer"); }
+static bool is_optimizer_key(const thaw_key *key) {
+    return thaw_key_below(key, "stages[].optimizer");
+}
 
 /* Defaults of the job (stage NULL) or of a stage without its optimizer. */
 static thaw_status set_presets(thaw_job_reader *reader) {
@@ -108,7 +118,8 @@ static thaw_status foreign_argument(thaw_job_reader *reader, const thaw_key *key
     for (int i = 0; i < thaw_n_keys; i++)
         if (is_optimizer_key(&thaw_keys[i]) && thaw_key_preset(&thaw_keys[i], kind, text, sizeof(text))) {
             size_t length = strlen(known);
-            snprintf(known + length, sizeof(known) - length, "%s%s", length > 0 ? ", " : "", thaw_key_last(&thaw_keys[i]));
+            snprintf(known + length, sizeof(known) - length, "%s%s", length > 0 ? ", " : "",
+                     thaw_key_last(&thaw_keys[i]));
         }
     return thaw_yaml_fail_key(reader->tree, node, "%s is an argument of %s, not of %s (arguments of %s: %s)",
                               thaw_job_label(reader, key), owners, names[kind], names[kind], known);
@@ -123,8 +134,10 @@ static thaw_status read_optimizer(thaw_job_reader *reader, const thaw_yaml_node 
     if (node != NULL && node->kind == THAW_YAML_MAP) {
         name = thaw_yaml_get(node, "name");
         if (name == NULL)
-            return thaw_yaml_fail_key(reader->tree, node, "stages.%d.optimizer has no name; add name: sgd, adam, adamw or "
-                                      "rmsprop", reader->stage_index);
+            return thaw_yaml_fail_key(reader->tree, node,
+                                      "stages.%d.optimizer has no name; add name: sgd, adam, adamw or "
+                                      "rmsprop",
+                                      reader->stage_index);
     } else if (node != NULL && (node->kind == THAW_YAML_LIST || thaw_yaml_is_null(node))) {
         return thaw_job_wrong(reader, thaw_key_full(section), node);
     }
@@ -150,8 +163,10 @@ static thaw_status read_optimizer(thaw_job_reader *reader, const thaw_yaml_node 
         THAW_TRY(thaw_job_set_value(reader, key, node->items[i]));
     }
     if ((optimizer->clipnorm > 0) + (optimizer->global_clipnorm > 0) + (optimizer->clipvalue > 0) > 1)
-        return thaw_yaml_fail_key(reader->tree, node, "stages.%d.optimizer has more than one of clipnorm, global_clipnorm and "
-                                  "clipvalue; keep one", reader->stage_index);
+        return thaw_yaml_fail_key(reader->tree, node,
+                                  "stages.%d.optimizer has more than one of clipnorm, global_clipnorm and "
+                                  "clipvalue; keep one",
+                                  reader->stage_index);
     return THAW_OK;
 }
 
@@ -162,13 +177,15 @@ static thaw_status read_stage(thaw_job_reader *reader, const thaw_yaml_node *nod
     stage->line = node->line;
     stage->batch_norm_statistics = -1;
     if (node->kind != THAW_YAML_MAP)
-        return thaw_yaml_fail(reader->tree, node, "stages.%d is %s; a stage is a mapping with freeze, epochs, optimizer, ...",
+        return thaw_yaml_fail(reader->tree, node,
+                              "stages.%d is %s; a stage is a mapping with freeze, epochs, optimizer, ...",
                               reader->stage_index, thaw_yaml_show(node));
     THAW_TRY(set_presets(reader));
     THAW_TRY(read_optimizer(reader, thaw_yaml_get(node, "optimizer")));
     for (int i = 0; i < thaw_n_keys; i++) { /* training's callbacks first: the stage's own go on top */
         const thaw_key *key = &thaw_keys[i];
-        const thaw_yaml_node *common = key->type == THAW_KEY_DEFAULTS ? thaw_yaml_get(training, thaw_key_last(key)) : NULL;
+        const thaw_yaml_node *common =
+            key->type == THAW_KEY_DEFAULTS ? thaw_yaml_get(training, thaw_key_last(key)) : NULL;
         if (common == NULL)
             continue;
         reader->in_training = true;
@@ -186,19 +203,25 @@ static thaw_status read_stage(thaw_job_reader *reader, const thaw_yaml_node *nod
                                               : thaw_job_set_value(reader, key, node->items[i]));
     }
     if (stage->freeze.n == 0)
-        return thaw_yaml_fail(reader->tree, node, "stages.%d has no freeze; write which layers are not trained: all (the base), "
-                              "none, \"before:NAME\", \"[:-5]\", ...", reader->stage_index);
+        return thaw_yaml_fail(reader->tree, node,
+                              "stages.%d has no freeze; write which layers are not trained: all (the base), "
+                              "none, \"before:NAME\", \"[:-5]\", ...",
+                              reader->stage_index);
     if (stage->name == NULL && (stage->name = thaw_format("stage%d", reader->stage_index + 1)) == NULL)
         return thaw_job_out_of_memory();
     const thaw_yaml_node *name = thaw_yaml_get(node, "name");
     for (const char *c = stage->name; *c != '\0'; c++)
         if ((unsigned char)*c < ' ' || strchr(",\"/\\", *c) != NULL) /* it is a field of history.csv */
-            return thaw_yaml_fail(reader->tree, name, "stages.%d.name is %s; a stage's name has no comma, quote, slash or "
-                                  "line break", reader->stage_index, thaw_yaml_show(name));
+            return thaw_yaml_fail(reader->tree, name,
+                                  "stages.%d.name is %s; a stage's name has no comma, quote, slash or "
+                                  "line break",
+                                  reader->stage_index, thaw_yaml_show(name));
     for (int i = 0; i < reader->stage_index; i++)
         if (strcmp(reader->job->stages[i].name, stage->name) == 0)
-            return thaw_yaml_fail(reader->tree, name != NULL ? name : node, "stages.%d and stages.%d are both named '%s'; names "
-                                  "must differ", i, reader->stage_index, stage->name);
+            return thaw_yaml_fail(reader->tree, name != NULL ? name : node,
+                                  "stages.%d and stages.%d are both named '%s'; names "
+                                  "must differ",
+                                  i, reader->stage_index, stage->name);
     return THAW_OK;
 }
 
@@ -207,7 +230,8 @@ static thaw_status read_stages(thaw_job_reader *reader, const thaw_key *key, con
     if (node->kind != THAW_YAML_LIST)
         return thaw_job_wrong(reader, key, node);
     if (node->n == 0 || node->n > MAX_STAGES)
-        return thaw_yaml_fail(reader->tree, node, "stages has %d entries; a job has 1 to %d stages", node->n, MAX_STAGES);
+        return thaw_yaml_fail(reader->tree, node, "stages has %d entries; a job has 1 to %d stages", node->n,
+                              MAX_STAGES);
     job->stages = thaw_calloc((size_t)node->n, sizeof(*job->stages));
     if (job->stages == NULL)
         return thaw_job_out_of_memory();
@@ -259,7 +283,8 @@ static bool has_validation(const thaw_job *job) {
     return job->validation != NULL || job->validation_x != NULL || job->validation_split > 0;
 }
 
-/* A monitored value is loss or one of the job's metrics; its name becomes that of history.csv. node: NULL for the default. */
+/* A monitored value is loss or one of the job's metrics; its name becomes that of history.csv. node: NULL for the
+ * default. */
 static thaw_status check_monitor(thaw_job_reader *reader, char **field, const thaw_yaml_node *node, const char *label) {
     const thaw_job *job = reader->job;
     if (*field == NULL) {
@@ -275,11 +300,13 @@ static thaw_status check_monitor(thaw_job_reader *reader, char **field, const th
     for (int i = 0; known && i < job->n_metrics; i++)
         listed = listed || job->metrics[i] == metric;
     if (!known)
-        return thaw_yaml_fail(reader->tree, node, "%s is '%s'; it must be loss or a metric of training.metrics, with val_ in "
-                              "front for validation, e.g. val_loss or val_accuracy", label, *field);
+        return thaw_yaml_fail(reader->tree, node,
+                              "%s is '%s'; it must be loss or a metric of training.metrics, with val_ in "
+                              "front for validation, e.g. val_loss or val_accuracy",
+                              label, *field);
     if (!listed)
-        return thaw_yaml_fail(reader->tree, node, "%s is '%s', but training.metrics does not have %s; add it there", label,
-                              *field, thaw_metric_name(metric));
+        return thaw_yaml_fail(reader->tree, node, "%s is '%s', but training.metrics does not have %s; add it there",
+                              label, *field, thaw_metric_name(metric));
     char *text = thaw_format("%s%s", validation ? "val_" : "", thaw_metric_name(metric));
     if (text == NULL)
         return thaw_job_out_of_memory();
@@ -304,7 +331,8 @@ static thaw_status check_monitors(thaw_job_reader *reader) {
                 node = thaw_yaml_get(thaw_yaml_get(training, sections[which]), "monitor");
                 snprintf(label, sizeof(label), "training.%s.monitor", sections[which]);
             }
-            THAW_TRY(check_monitor(reader, which == 0 ? &stage->early_stopping.monitor : &stage->plateau.monitor, node, label));
+            THAW_TRY(check_monitor(reader, which == 0 ? &stage->early_stopping.monitor : &stage->plateau.monitor, node,
+                                   label));
         }
     return THAW_OK;
 }
@@ -314,12 +342,16 @@ static thaw_status check_model(thaw_job_reader *reader) {
     const thaw_yaml_node *model = thaw_yaml_get(reader->tree->root, "model");
     const thaw_yaml_node *top = thaw_yaml_get(model, "include_top");
     if (job->n_head > 0 && job->include_top == 1 && job->output == NULL)
-        return thaw_yaml_fail_key(reader->tree, top, "model.include_top: true keeps the base's own classifier, and model.head "
-                                  "would be put behind its outputs; write include_top: false, or name the last layer to keep "
-                                  "with output:");
+        return thaw_yaml_fail_key(
+            reader->tree, top,
+            "model.include_top: true keeps the base's own classifier, and model.head "
+            "would be put behind its outputs; write include_top: false, or name the last layer to keep "
+            "with output:");
     if (job->base_is_file && job->include_top == 0 && job->output == NULL)
-        return thaw_yaml_fail_key(reader->tree, top, "model.include_top belongs to built-in networks and does not change the "
-                                  "file '%.200s'; name the last layer to keep with output:", job->base);
+        return thaw_yaml_fail_key(reader->tree, top,
+                                  "model.include_top belongs to built-in networks and does not change the "
+                                  "file '%.200s'; name the last layer to keep with output:",
+                                  job->base);
     return THAW_OK;
 }
 
@@ -331,7 +363,8 @@ static thaw_status check_data(thaw_job_reader *reader) {
         return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(data, "validation_split"),
                                   "data.validation and data.validation_split are both given; keep one");
     if (validation != NULL && (job->train != NULL) != (job->validation != NULL))
-        return thaw_yaml_fail_key(reader->tree, validation, "data.train is %s and data.validation is not; give both in one form",
+        return thaw_yaml_fail_key(reader->tree, validation,
+                                  "data.train is %s and data.validation is not; give both in one form",
                                   job->train != NULL ? "a folder" : "arrays");
     return THAW_OK;
 }
@@ -351,9 +384,10 @@ static thaw_status check_class_weight(thaw_job_reader *reader) {
         if (found)
             continue;
         const char *near = thaw_nearest(key, (const char *const *)job->class_names, job->n_class_names);
-        return thaw_yaml_fail_key(reader->tree, weights->items[i], "training.class_weight has '%.80s', which is neither in "
-                                  "data.class_names nor an index from 0 to %d%s%s", key, job->n_class_names - 1,
-                                  *near ? "; did you mean " : "", near);
+        return thaw_yaml_fail_key(reader->tree, weights->items[i],
+                                  "training.class_weight has '%.80s', which is neither in "
+                                  "data.class_names nor an index from 0 to %d%s%s",
+                                  key, job->n_class_names - 1, *near ? "; did you mean " : "", near);
     }
     return THAW_OK;
 }
@@ -367,7 +401,8 @@ static thaw_status set_place(thaw_job *job, const char *path) {
     free(current);
     thaw_free(folder);
     if (current == NULL)
-        return thaw_fail(THAW_SYSTEM, "the current folder cannot be read, so paths relative to '%s' have no meaning", path);
+        return thaw_fail(THAW_SYSTEM, "the current folder cannot be read, so paths relative to '%s' have no meaning",
+                         path);
     return job->path != NULL && job->folder != NULL ? THAW_OK : thaw_job_out_of_memory();
 }
 
@@ -435,8 +470,9 @@ void thaw_job_free(thaw_job *job) {
     free_texts(job->class_names, job->n_class_names);
     free_texts(job->class_weight_keys, job->n_class_weights);
     thaw_free(job->class_weights);
-    char *texts[] = {job->path,    job->folder,  job->base,         job->weights,      job->pooling,    job->output,
-                     job->train,   job->train_x, job->train_y,      job->validation,   job->preprocess, job->validation_x,
+    char *texts[] = {job->path,    job->folder,       job->base,         job->weights,
+                     job->pooling, job->output,       job->train,        job->train_x,
+                     job->train_y, job->validation,   job->preprocess,   job->validation_x,
                      job->monitor, job->validation_y, job->monitor_mode, job->output_folder};
     for (size_t j = 0; j < sizeof(texts) / sizeof(*texts); j++)
         thaw_free(texts[j]);

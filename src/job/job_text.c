@@ -1,5 +1,5 @@
-/* The effective job as YAML, its hash, and the keys in which two jobs differ. All three write values by the same table that
- * reads them. */
+/* The effective job as YAML, its hash, and the keys in which two jobs differ. All three write values by the same table
+ * that reads them. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,7 @@ static size_t code_point(const char *text, unsigned *out) {
 static void write_text(thaw_buffer *buffer, const char *text) {
     static const char *const words[] = {"null", "yes", "no", "on", "off", "true", "false", "y", "n"};
     bool plain = strspn(text, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_./-") == strlen(text) &&
-                 ((text[0] | 32) >= 'a' && (text[0] | 32) <= 'z');
+                 (text[0] == '/' || ((text[0] | 32) >= 'a' && (text[0] | 32) <= 'z'));
     for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
         plain = plain && strcasecmp(text, words[i]) != 0;
     if (plain) {
@@ -158,7 +158,9 @@ static bool write_lists(thaw_buffer *buffer, const thaw_key *key, const thaw_job
     thaw_buffer_printf(buffer, weights ? "{" : "[");
     for (int i = 0; i < n; i++) {
         thaw_buffer_printf(buffer, i > 0 ? ", " : "");
-        write_text(buffer, weights ? job->class_weight_keys[i] : names ? job->class_names[i] : thaw_metric_name(job->metrics[i]));
+        write_text(buffer, weights ? job->class_weight_keys[i]
+                           : names ? job->class_names[i]
+                                   : thaw_metric_name(job->metrics[i]));
         if (weights) {
             thaw_buffer_printf(buffer, ": ");
             write_real(buffer, job->class_weights[i]);
@@ -184,7 +186,8 @@ static bool write_value(writer *w, const thaw_key *key, const thaw_job *job, con
     const char *base = thaw_key_of_stage(key) ? (const char *)stage : (const char *)job;
     if (key->flag != THAW_NO_FLAG && !*(const bool *)(base + key->flag))
         return false;
-    if (thaw_key_below(key, "stages[].optimizer") && !thaw_key_preset(key, stage->optimizer.kind, preset, sizeof(preset)))
+    if (thaw_key_below(key, "stages[].optimizer") &&
+        !thaw_key_preset(key, stage->optimizer.kind, preset, sizeof(preset)))
         return false;
     if (thaw_key_below(key, "stages[].early_stopping") && !stage->early_stopping.on)
         return false;
@@ -228,8 +231,8 @@ static bool write_value(writer *w, const thaw_key *key, const thaw_job *job, con
         return write_path(w, *(char *const *)field);
     case THAW_KEY_SHAPE:
         if (job->input_shape[0] > 0)
-            thaw_buffer_printf(buffer, "[%lld, %lld, %lld]", (long long)job->input_shape[0], (long long)job->input_shape[1],
-                               (long long)job->input_shape[2]);
+            thaw_buffer_printf(buffer, "[%lld, %lld, %lld]", (long long)job->input_shape[0],
+                               (long long)job->input_shape[1], (long long)job->input_shape[2]);
         return job->input_shape[0] > 0;
     case THAW_KEY_HEAD:
         return write_head(buffer, job);
@@ -246,8 +249,8 @@ static bool write_value(writer *w, const thaw_key *key, const thaw_job *job, con
     return false;
 }
 
-/* Writes "key: value" lines of the job (stage NULL) or of one stage, with a line for every section that is entered. Keys in
- * [first, last) of the table. */
+/* Writes "key: value" lines of the job (stage NULL) or of one stage, with a line for every section that is entered.
+ * Keys in [first, last) of the table. */
 static void write_keys(writer *w, const thaw_job *job, const thaw_job_stage *stage, int first, int last) {
     const char *entered = ""; /* name of the key written before: what it shares needs no new line */
     bool dash = stage != NULL;
@@ -266,10 +269,11 @@ static void write_keys(writer *w, const thaw_job *job, const thaw_job_stage *sta
                     continue;
                 thaw_buffer_printf(&w->buffer, "%*s%.*s:\n", indent, "", (int)(dot - part), part);
             }
+            const char *space = value.buffer.data != NULL && value.buffer.data[0] == '\n' ? "" : " ";
             if (dash)
-                thaw_buffer_printf(&w->buffer, "  - %s: %s\n", part, value.buffer.data);
+                thaw_buffer_printf(&w->buffer, "  - %s:%s%s\n", part, space, value.buffer.data);
             else
-                thaw_buffer_printf(&w->buffer, "%*s%s: %s\n", indent, "", part, value.buffer.data);
+                thaw_buffer_printf(&w->buffer, "%*s%s:%s%s\n", indent, "", part, space, value.buffer.data);
             dash = false;
             entered = key->name;
         }
@@ -293,7 +297,9 @@ static char *write_job(const thaw_job *job, bool hash) {
     return text;
 }
 
-char *thaw_job_text(const thaw_job *job) { return write_job(job, false); }
+char *thaw_job_text(const thaw_job *job) {
+    return write_job(job, false);
+}
 
 uint64_t thaw_job_hash(const thaw_job *job) {
     char *text = write_job(job, true);

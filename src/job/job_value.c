@@ -37,21 +37,24 @@ thaw_status thaw_job_wrong(thaw_job_reader *reader, const thaw_key *key, const t
     const char *label = thaw_job_label(reader, key);
     if (thaw_yaml_is_null(node)) {
         bool none = strncmp(expected, "a selector", 10) == 0 || strstr(expected, "none") != NULL;
-        return thaw_yaml_fail(reader->tree, node, "%s has no value (%s); write %s%s", label, thaw_yaml_show(node), expected,
-                              none ? "" : " or remove the key for the default");
+        return thaw_yaml_fail(reader->tree, node, "%s has no value (%s); write %s%s", label, thaw_yaml_show(node),
+                              expected, none ? "" : " or remove the key for the default");
     }
     return thaw_yaml_fail(reader->tree, node, "%s is %s; it must be %s", label, thaw_yaml_show(node), expected);
 }
 
 /* Text, refusing what YAML reads as null or boolean. */
-static thaw_status get_text(thaw_job_reader *reader, const thaw_key *key, const thaw_yaml_node *node, const char **out) {
+static thaw_status get_text(thaw_job_reader *reader, const thaw_key *key, const thaw_yaml_node *node,
+                            const char **out) {
     if (node->kind != THAW_YAML_SCALAR || thaw_yaml_is_null(node))
         return thaw_job_wrong(reader, key, node);
     if (thaw_yaml_boolean(node) >= 0)
-        return thaw_yaml_fail(reader->tree, node, "%s is %s, which YAML reads as a boolean; if the text is meant, write \"%s\"",
+        return thaw_yaml_fail(reader->tree, node,
+                              "%s is %s, which YAML reads as a boolean; if the text is meant, write \"%s\"",
                               thaw_job_label(reader, key), thaw_yaml_show(node), node->text);
     if (node->text[0] == '\0')
-        return thaw_yaml_fail(reader->tree, node, "%s is empty; write a value or remove the key", thaw_job_label(reader, key));
+        return thaw_yaml_fail(reader->tree, node, "%s is empty; write a value or remove the key",
+                              thaw_job_label(reader, key));
     *out = node->text;
     return THAW_OK;
 }
@@ -108,12 +111,14 @@ static thaw_status set_number(thaw_job_reader *reader, const thaw_key *key, cons
     if (node->kind != THAW_YAML_SCALAR || thaw_yaml_is_null(node))
         return thaw_job_wrong(reader, key, node);
     if (!node->plain && thaw_job_parse_number(&real, node->text))
-        return thaw_yaml_fail(reader->tree, node, "%s is %s; write the number without quotes", thaw_job_label(reader, key),
-                              thaw_yaml_show(node));
+        return thaw_yaml_fail(reader->tree, node, "%s is %s; write the number without quotes",
+                              thaw_job_label(reader, key), thaw_yaml_show(node));
     const char *digits = node->text + strspn(node->text, "+-");
     if (digits[0] == '0' && digits[1] != '\0' && strspn(digits, "0123456789") == strlen(digits))
-        return thaw_yaml_fail(reader->tree, node, "%s is %s, which YAML reads as an octal number; write it without the "
-                              "leading zero", thaw_job_label(reader, key), thaw_yaml_show(node));
+        return thaw_yaml_fail(reader->tree, node,
+                              "%s is %s, which YAML reads as an octal number; write it without the "
+                              "leading zero",
+                              thaw_job_label(reader, key), thaw_yaml_show(node));
     if (!node->plain || (integer ? !parse_integer(&whole, node->text) : !thaw_job_parse_number(&real, node->text)))
         return thaw_job_wrong(reader, key, node);
     double value = integer ? (double)whole : real;
@@ -224,8 +229,10 @@ static thaw_status set_dataset(thaw_job_reader *reader, const thaw_key *key, con
     const char *text;
     THAW_TRY(get_text(reader, key, node, &text));
     if (is_array(text))
-        return thaw_yaml_fail(reader->tree, node, "%s is %s, which names one array; samples and labels are both needed: "
-                              "{x: FILE.h5:/x, y: FILE.h5:/y}", thaw_job_label(reader, key), thaw_yaml_show(node));
+        return thaw_yaml_fail(reader->tree, node,
+                              "%s is %s, which names one array; samples and labels are both needed: "
+                              "{x: FILE.h5:/x, y: FILE.h5:/y}",
+                              thaw_job_label(reader, key), thaw_yaml_show(node));
     return set_path(reader, key, node, field);
 }
 
@@ -287,8 +294,8 @@ static thaw_status set_names(thaw_job_reader *reader, const thaw_key *key, const
         job->n_class_names++;
         for (int j = 0; j < i; j++)
             if (strcmp(job->class_names[j], text) == 0)
-                return thaw_yaml_fail(reader->tree, node->items[i], "data.class_names has '%s' twice (entries %d and %d)",
-                                      text, j, i);
+                return thaw_yaml_fail(reader->tree, node->items[i],
+                                      "data.class_names has '%s' twice (entries %d and %d)", text, j, i);
     }
     return THAW_OK;
 }
@@ -340,7 +347,8 @@ static thaw_status set_class_weight(thaw_job_reader *reader, const thaw_key *key
         double value;
         if (item->kind != THAW_YAML_SCALAR || !item->plain || !thaw_job_parse_number(&value, item->text) || value < 0 ||
             value > key->high)
-            return thaw_yaml_fail(reader->tree, item, "training.class_weight of '%s' is %s; it must be a number of at least 0",
+            return thaw_yaml_fail(reader->tree, item,
+                                  "training.class_weight of '%s' is %s; it must be a number of at least 0",
                                   node->keys[i], thaw_yaml_show(item));
         THAW_TRY(replace(&job->class_weight_keys[i], node->keys[i]));
         job->class_weights[i] = value;
@@ -363,9 +371,9 @@ static thaw_status add_selector(thaw_job_reader *reader, const thaw_key *key, co
         return thaw_yaml_fail(reader->tree, node, "%s has a list inside a list; write one list of selectors",
                               thaw_job_label(reader, key));
     if (thaw_yaml_is_null(node) || thaw_yaml_boolean(node) >= 0)
-        return thaw_yaml_fail(reader->tree, node, "%s is %s, which YAML reads as %s; write all, none or another selector",
-                              thaw_job_label(reader, key), thaw_yaml_show(node),
-                              thaw_yaml_is_null(node) ? "no value" : "a boolean");
+        return thaw_yaml_fail(
+            reader->tree, node, "%s is %s, which YAML reads as %s; write all, none or another selector",
+            thaw_job_label(reader, key), thaw_yaml_show(node), thaw_yaml_is_null(node) ? "no value" : "a boolean");
     if (in_list && node->plain && thaw_yaml_is_slice(node->text))
         return thaw_yaml_fail(reader->tree, node, "%s: YAML reads [%s] as a list; quote the slice: %s: \"[%s]\"",
                               thaw_job_label(reader, key), node->text, word, node->text);
@@ -380,7 +388,8 @@ static thaw_status set_freeze(thaw_job_reader *reader, const thaw_key *key, cons
         return add_selector(reader, key, node, false, spec);
     if (node->n == 0)
         return thaw_yaml_fail(reader->tree, node, "%s is an empty list; write %s", thaw_job_label(reader, key),
-                              strcmp(thaw_key_last(key), "freeze") == 0 ? "none to freeze nothing" : "a selector or remove the key");
+                              strcmp(thaw_key_last(key), "freeze") == 0 ? "none to freeze nothing"
+                                                                        : "a selector or remove the key");
     for (int i = 0; i < node->n; i++)
         THAW_TRY(add_selector(reader, key, node->items[i], true, spec));
     return THAW_OK;

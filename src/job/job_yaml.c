@@ -32,7 +32,9 @@ typedef struct reader {
     const char *option; /* --set text, NULL for the file */
 } reader;
 
-static thaw_status out_of_memory(void) { return thaw_fail(THAW_RESOURCE, "out of memory while reading the job file"); }
+static thaw_status out_of_memory(void) {
+    return thaw_fail(THAW_RESOURCE, "out of memory while reading the job file");
+}
 
 static void *tree_alloc(thaw_yaml_tree *tree, size_t bytes) {
     bytes = (bytes + sizeof(max_align_t) - 1) / sizeof(max_align_t) * sizeof(max_align_t);
@@ -149,7 +151,8 @@ static thaw_status syntax_error(const reader *r) {
     else if (find_slice(start, length, slice, sizeof(slice)))
         snprintf(hint, sizeof(hint), "; a slice must be quoted: \"%s\"", slice);
     else if (strstr(problem, "mapping values are not allowed") != NULL)
-        snprintf(hint, sizeof(hint), "; if the value itself contains ': ', put it in quotes, else check the indentation");
+        snprintf(hint, sizeof(hint),
+                 "; if the value itself contains ': ', put it in quotes, else check the indentation");
     else if (strstr(problem, "cannot start any token") != NULL)
         snprintf(hint, sizeof(hint), "; put a value that begins with a special character in quotes");
     else if (parser->error == YAML_READER_ERROR)
@@ -335,7 +338,8 @@ void thaw_yaml_free(thaw_yaml_tree *tree) {
     thaw_free(tree);
 }
 
-/* Makes a scalar into the container that the next component of a --set key needs. */
+/* Makes a scalar into the container that the next component of a --set key needs: a list for an index (the keys of
+ * class_weight may be numbers too). */
 static bool to_container(thaw_yaml_tree *tree, thaw_yaml_node *node, const char *name, bool index) {
     if (strcmp(name, "optimizer") == 0 && !thaw_yaml_is_null(node) && !index) { /* optimizer: adam is {name: adam} */
         thaw_yaml_node *kind = node_new(tree, THAW_YAML_SCALAR, node->line, node->option);
@@ -347,7 +351,7 @@ static bool to_container(thaw_yaml_tree *tree, thaw_yaml_node *node, const char 
         node->kind = THAW_YAML_MAP;
         return node_add(tree, node, key, kind);
     }
-    node->kind = index ? THAW_YAML_LIST : THAW_YAML_MAP;
+    node->kind = index && strcmp(name, "class_weight") != 0 ? THAW_YAML_LIST : THAW_YAML_MAP;
     return true;
 }
 
@@ -384,8 +388,9 @@ thaw_status thaw_yaml_set(thaw_yaml_tree *tree, const char *option) {
         if (node->kind == THAW_YAML_LIST) {
             at_entry = index && length < 6 ? atoi(name) : -1;
             if (at_entry < 0 || at_entry > node->n)
-                return thaw_fail(THAW_USAGE, "--set %s: '%s' is a list of %d; its entries are numbered from 0, not '%s'",
-                                 option, parent, node->n, name);
+                return thaw_fail(THAW_USAGE,
+                                 "--set %s: '%s' is a list of %d; its entries are numbered from 0, not '%s'", option,
+                                 parent, node->n, name);
             name = NULL;
         } else {
             for (int i = 0; i < node->n; i++)

@@ -28,8 +28,8 @@ typedef struct thaw_yaml_tree {
     struct thaw_yaml_chunk *chunks; /* memory of all nodes */
 } thaw_yaml_tree;
 
-/* Parses one document that is a mapping. Refuses more than 1 MiB, depth above 16, aliases, anchors, tags, duplicate keys and
- * more than one document. [out] out: freed with thaw_yaml_free. Errors: THAW_USAGE with "PATH:LINE: ". */
+/* Parses one document that is a mapping. Refuses more than 1 MiB, depth above 16, aliases, anchors, tags, duplicate
+ * keys and more than one document. [out] out: freed with thaw_yaml_free. Errors: THAW_USAGE with "PATH:LINE: ". */
 thaw_status thaw_yaml_parse(thaw_yaml_tree **out, const char *path, const char *text);
 void thaw_yaml_free(thaw_yaml_tree *tree); /* NULL is accepted */
 
@@ -51,7 +51,8 @@ thaw_status thaw_yaml_fail_key(const thaw_yaml_tree *tree, const thaw_yaml_node 
 /* What a message shows of a node: "'text'", "a list of 2", "a mapping", "nothing"; static per-thread buffer. */
 const char *thaw_yaml_show(const thaw_yaml_node *node);
 
-/* How YAML reads a plain scalar: null (also nothing at all), or one of its words for true (1) and false (0), else -1. */
+/* How YAML reads a plain scalar: null (also nothing at all), or one of its words for true (1) and false (0), else -1.
+ */
 bool thaw_yaml_is_null(const thaw_yaml_node *node);
 int thaw_yaml_boolean(const thaw_yaml_node *node);
 /* "3:5", ":-5", "::2": a slice without brackets. */
