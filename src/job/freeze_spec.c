@@ -153,6 +153,9 @@ static thaw_status add_trimmed(thaw_freeze_spec *spec, char *text, int line, con
       prefixes[] = {{"before:", THAW_SELECT_BEFORE}, {"glob:", THAW_SELECT_GLOB}, {"class:", THAW_SELECT_CLASS}};
     if (*text == '\0')
         return thaw_fail(THAW_USAGE, "%s: an empty freeze selector; write %s", where, forms);
+    for (const char *c = text; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ')
+            return thaw_fail(THAW_USAGE, "%s: a freeze selector has a line break or control character", where);
     for (size_t i = 0; i < sizeof(words) / sizeof(*words); i++)
         if (strcmp(text, words[i].word) == 0)
             return add(spec, (thaw_selector){.kind = words[i].kind, .step = 1, .line = line});

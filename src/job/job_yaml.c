@@ -93,7 +93,17 @@ static bool node_add(thaw_yaml_tree *tree, thaw_yaml_node *node, char *key, thaw
     return true;
 }
 
-static thaw_status reader_fail(const reader *r, size_t line, const char *problem) {
+/* A message is one line, whatever a file holds. */
+static void one_line(char *text) {
+    for (; *text != '\0'; text++)
+        if ((unsigned char)*text < ' ' || *text == 0x7f)
+            *text = ' ';
+}
+
+static thaw_status reader_fail(const reader *r, size_t line, const char *what) {
+    char problem[512];
+    snprintf(problem, sizeof(problem), "%s", what);
+    one_line(problem);
     if (r->option != NULL)
         return thaw_fail(THAW_USAGE, "--set %s: %s", r->option, problem);
     return thaw_fail(THAW_USAGE, "%s:%zu: %s", r->tree->path, line, problem);
@@ -356,6 +366,10 @@ static bool to_container(thaw_yaml_tree *tree, thaw_yaml_node *node, const char 
 }
 
 thaw_status thaw_yaml_set(thaw_yaml_tree *tree, const char *option) {
+    for (const char *c = option; *c != '\0'; c++)
+        if ((unsigned char)*c < ' ')
+            return thaw_fail(THAW_USAGE,
+                             "--set: an option has a line break or control character; write it on one line");
     const char *equals = strchr(option, '=');
     if (equals == NULL || equals == option)
         return thaw_fail(THAW_USAGE, "--set %s: expected key=value, e.g. training.batch_size=16", option);
@@ -445,6 +459,7 @@ static thaw_status fail_at(const thaw_yaml_tree *tree, const thaw_yaml_node *nod
                            va_list arguments) {
     char text[1024], place[512];
     vsnprintf(text, sizeof(text), format, arguments);
+    one_line(text);
     return thaw_fail(THAW_USAGE, "%s: %s", where(tree, node, line, place, sizeof(place)), text);
 }
 
@@ -475,9 +490,7 @@ const char *thaw_yaml_show(const thaw_yaml_node *node) {
     if (thaw_yaml_is_null(node))
         return node->text[0] == '\0' ? "nothing" : "null";
     snprintf(buffer, sizeof(buffer), node->plain ? "'%.60s'" : "the quoted text '%.50s'", node->text);
-    for (char *c = buffer; *c != '\0'; c++)
-        if ((unsigned char)*c < ' ' || *c == 0x7f) /* a message is one line */
-            *c = ' ';
+    one_line(buffer);
     return buffer;
 }
 

@@ -120,6 +120,9 @@ static void test_yaml_reads_otherwise(void **state) {
     refuse_set("stages.0.freeze=true", "'true'|boolean|all, none");
     refuse_set("stages.0.freeze=null", "null|all, none");
     refuse_set("stages.0.freeze=[]", "empty list|none");
+    refuse_set("stages.0.freeze=\"a\\nb\"", "line break");
+    refuse_set("model.\"a\\nb\"=1", "unknown key");
+    refuse("model: {\"a\\nb\": 1}\n", "a.yaml:1:|unknown key 'a b'");
     refuse_set("stages.0.freeze=[[a]]", "list inside a list");
     refuse_set("stages.0.train=[]", "stages.0.train is an empty list");
     refuse_set("stages.0.name=on", "'on'|boolean|\"on\"");
@@ -211,6 +214,7 @@ static void test_set(void **state) {
     (void)state;
     refuse_set("training.batch_size", "--set training.batch_size:|key=value");
     refuse_set("=3", "key=value");
+    refuse_set("training.batch_size=\n3", "line break");
     refuse_set("training..batch_size=3", "empty part");
     refuse_set("training.batch_size=", "no value");
     refuse_set("training.batch_size.x=3", "'batch_size' has the value '8'|'x'");
