@@ -1,0 +1,201 @@
+"""What the Python tests share: running thaw, job files, tiny data sets. Needs Python 3, numpy, h5py and Pillow of Debian 12.
+
+    THAW_BIN      the program under test (default: build/thaw of this checkout)
+    THAW_TIER     default | long: long tests do more repetitions
+"""
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import unittest
+
+import numpy as np
+from PIL import Image
+
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+THAW = os.path.abspath(os.environ.get("THAW_BIN", os.path.join(ROOT, "build", "thaw")))
+LONG = os.environ.get("THAW_TIER", "default") == "long"
+# Open MPI in a container: no permission for process_vm_readv, and more ranks than cores.
+ENVIRONMENT = {"OMPI_MCA_btl_vader_single_copy_mechanism": "none", "OMPI_MCA_rmaps_base_oversubscribe": "1",
+               "OMPI_MCA_mpi_yield_when_idle": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
+
+
+def mpirun(ranks):
+    """Command prefix for `ranks` processes on this machine; nothing for ranks = 0 (one process, without mpirun)."""
+    if not ranks:
+        return []
+    root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
+    return ["mpirun", "-n", str(ranks)] + root + ["--oversubscribe", "--bind-to", "none"]
+
+
+class Result:
+    """Exit status, standard output and standard error of a finished command."""
+
+    def __init__(self, command, status, out, err):
+        self.command, self.status, self.out, self.err = command, status, out, err
+
+    def __str__(self):
+        return "%s\nstatus %s\n--- stdout\n%s\n--- stderr\n%s" % (" ".join(self.command), self.status, self.out[-4000:],
+                                                                   self.err[-4000:])
+
+    @property
+    def messages(self):
+        """The error lines: those that begin with "thaw: " and are no warnings."""
+        return [line for line in self.err.splitlines()
+                if line.startswith("thaw: ") and not line.startswith("thaw: warning")]
+
+    @property
+    def json(self):
+        return json.loads(self.out)
+
+
+def environment(more=None):
+    return dict(os.environ, **ENVIRONMENT, **{k: str(v) for k, v in (more or {}).items()})
+
+
+def start(arguments, ranks=0, env=None, cwd=None, prefix=None):
+    """Starts thaw in a process group of its own; its outputs go to temporary files (no pipe can fill up)."""
+    command = (mpirun(ranks) if prefix is None else prefix) + [THAW] + [str(a) for a in arguments]
+    out, err = tempfile.TemporaryFile("w+"), tempfile.TemporaryFile("w+")
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=out, stderr=err, cwd=cwd, env=environment(env),
+                               start_new_session=True)
+    process.thaw_files = (command, out, err)
+    return process
+
+
+def finish(process, timeout=120):
+    """Waits for a started process and returns its Result. After `timeout` seconds its group is killed: status "timeout"."""
+    command, out, err = process.thaw_files
+    try:
+        status = process.wait(timeout)
+    except subprocess.TimeoutExpired:
+        status = "timeout"
+        os.killpg(process.pid, signal.SIGTERM)  # mpirun takes its ranks along
+        try:
+            process.wait(5)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    texts = []
+    for f in (out, err):
+        f.seek(0)
+        texts.append(f.read())
+        f.close()
+    return Result(command, status, *texts)
+
+
+def run(*arguments, ranks=0, env=None, cwd=None, timeout=120, prefix=None):
+    return finish(start(arguments, ranks, env, cwd, prefix), timeout)
+
+
+def ranks_of(process):
+    """Process ids of the thaw processes below a started mpirun (or the process itself)."""
+    found, todo = [], [process.pid]
+    while todo:
+        pid = todo.pop()
+        try:
+            with open("/proc/%d/task/%d/children" % (pid, pid)) as f:
+                todo += [int(p) for p in f.read().split()]
+            if os.path.realpath("/proc/%d/exe" % pid) == os.path.realpath(THAW):
+                found.append(pid)
+        except OSError:
+            pass
+    return sorted(found)
+
+
+def wait_for(condition, timeout=60, pause=0.02):
+    """Waits until condition() is true and returns its value; the last value after `timeout` seconds."""
+    end = time.monotonic() + timeout
+    value = condition()
+    while not value and time.monotonic() < end:
+        time.sleep(pause)
+        value = condition()
+    return value
+
+
+def write_job(path, job):
+    """Writes a job (nested dicts and lists) as YAML; JSON's flow form is YAML. Text is written as it is."""
+    with open(path, "w") as f:
+        f.write(job if isinstance(job, str) else json.dumps(job, indent=1) + "\n")
+    return path
+
+
+def history(folder):
+    """Rows of history.csv; numbers as float."""
+    with open(os.path.join(folder, "history.csv"), newline="") as f:
+        return [{k: v if k == "stage" else float(v) for k, v in row.items() if v != ""} for row in csv.DictReader(f)]
+
+
+def events(folder, kind=None):
+    """Lines of log.jsonl, all or those of one event."""
+    with open(os.path.join(folder, "log.jsonl")) as f:
+        lines = [json.loads(line) for line in f]
+    return [e for e in lines if kind is None or e["event"] == kind]
+
+
+def read_bytes(path):
+    with open(path, "rb") as f:
+        return f.read()
+
+
+def image(kind, rng, size):
+    """One 8-bit RGB picture of `kind` 0, 1, 2, ...: noise with a bright band or spot that a small network can learn."""
+    height, width = size
+    x = rng.normal(100, 30, (height, width, 3))
+    at = int(rng.integers(1, max(2, min(height, width) // 2)))
+    if kind % 3 == 0:
+        x[at:at + height // 4] += 90
+    elif kind % 3 == 1:
+        x[:, at:at + width // 4] += 90
+    else:
+        x[at:at + height // 3, at:at + width // 3, kind % 2] += 140
+    return x.clip(0, 255).astype("u1")
+
+
+def make_folders(root, counts, size=(16, 16), seed=1, suffix=".png"):
+    """Class folders: counts = {"cat": 20, "dog": 17}. Returns root."""
+    rng = np.random.default_rng(seed)
+    for kind, (name, count) in enumerate(counts.items()):
+        os.makedirs(os.path.join(root, name), exist_ok=True)
+        for i in range(count):
+            picture = Image.fromarray(image(kind, rng, size), "RGB")
+            picture.save(os.path.join(root, name, "%03d%s" % (i, suffix)), **({"quality": 92} if "jp" in suffix else {}))
+    return root
+
+
+class Case(unittest.TestCase):
+    """A test with a temporary folder `self.dir` and assertions on results."""
+    maxDiff = 2000
+
+    @classmethod
+    def setUpClass(cls):
+        if not os.access(THAW, os.X_OK):
+            raise RuntimeError("no program to test: " + THAW)
+        cls.shared = tempfile.mkdtemp(prefix="thaw-test-")
+
+    @classmethod
+    def tearDownClass(cls):
+        shutil.rmtree(cls.shared, ignore_errors=True)
+
+    def setUp(self):
+        self.dir = tempfile.mkdtemp(prefix="t-", dir=self.shared)
+
+    def path(self, *parts):
+        return os.path.join(self.dir, *parts)
+
+    def succeed(self, *arguments, **options):
+        result = run(*arguments, **options)
+        self.assertEqual(result.status, 0, str(result))
+        return result
+
+    def assert_close(self, a, b, relative, what=""):
+        self.assertLessEqual(abs(a - b), relative * max(abs(a), abs(b), 1e-30), "%s: %.9g and %.9g" % (what, a, b))
+
+
+def main():
+    unittest.main(verbosity=int(os.environ.get("THAW_VERBOSE", "1")), stream=sys.stderr)
