@@ -10,7 +10,7 @@ static const char *const FULL =
     "  weights: w.h5\n"
     "  input_shape: [32, 48, 3]\n"
     "  pooling: max\n"
-    "  output: \"block5 \\\"x\\\" \\u00e9\\n\\x85\\u2028\"\n"
+    "  output: \"block5 \\\"x\\\" \\u00e9\\n\\x85 \\u2028 z\"\n"
     "  head:\n"
     "    - Flatten\n"
     "    - Dense: {units: 4, name: \"no\", use_bias: false, kernel_regularizer: {l2: 1e-3}, note: \"a: b, {c}\"}\n"
@@ -76,7 +76,7 @@ static void test_round_trip(void **state) {
     thaw_job *job = parse(FULL, NULL, 0);
     char *text = thaw_job_text(job);
     thaw_job *again = parse(text, NULL, 0);
-    assert_string_equal(again->output, "block5 \"x\" \xc3\xa9\n\xc2\x85\xe2\x80\xa8"); /* every byte, line breaks too */
+    assert_string_equal(again->output, "block5 \"x\" \xc3\xa9\n\xc2\x85 \xe2\x80\xa8 z"); /* every byte, line breaks too */
     assert_string_equal(again->base, job->base);
     assert_true(again->stages[0].optimizer.learning_rate == 0.30000000000000004);
     assert_int_equal(again->stages[0].freeze.n, 10);
