@@ -13,7 +13,8 @@
  * `limit` bytes (THAW_DATA; 0: no limit). One zero byte is added behind the contents. [out] bytes: thaw_free. */
 thaw_status thaw_io_read(void **bytes, size_t *size, const char *path, size_t limit);
 /* Writes a file whole or not at all: temporary name in the same folder, checked full writes, fsync, close, rename, fsync
- * of the folder. On failure the old file stays and nothing half-written is left. THAW_CANT_CREATE / THAW_IO. */
+ * of the folder. On failure the old file stays and nothing half-written is left; only when the folder cannot be synced,
+ * the last step, the new file is there whole but may not survive a loss of power. THAW_CANT_CREATE / THAW_IO. */
 thaw_status thaw_io_write_atomic(const char *path, const void *bytes, size_t size);
 /* Appends bytes to a file (created if missing) and flushes. For logs. THAW_CANT_CREATE / THAW_IO. */
 thaw_status thaw_io_append(const char *path, const void *bytes, size_t size);
@@ -32,6 +33,7 @@ char *thaw_path_join(const char *folder, const char *name); /* absolute `name` s
 char *thaw_path_dirname(const char *path);
 /* $VAR, ${VAR} and a leading ~ expanded; an unset variable is THAW_USAGE. */
 thaw_status thaw_path_expand(char **out, const char *path);
-/* The n-th operation from now fails with `error` (errno value); n negative: never. For tests. */
+/* The n-th operation of the system from now fails, once (1 or 0: the next), with `error` (errno value); n negative:
+ * never. For tests. */
 void thaw_io_fail_after(int64_t n, int error);
 #endif

@@ -21,7 +21,7 @@ char *thaw_format(const char *format, ...) __attribute__((format(printf, 1, 2)))
 uint64_t thaw_memory_requests(void); /* calls that allocated, since the start of the process */
 size_t thaw_memory_live(void);       /* bytes held now */
 size_t thaw_memory_peak(void);       /* highest bytes held */
-void thaw_memory_fail_after(int64_t n); /* the n-th request from now fails (once); negative: never */
+void thaw_memory_fail_after(int64_t n); /* the n-th request from now fails, once (1 or 0: the next); negative: never */
 
 /* Product and sum that report overflow. */
 static inline bool thaw_mul_overflow(size_t a, size_t b, size_t *out) { return __builtin_mul_overflow(a, b, out); }
