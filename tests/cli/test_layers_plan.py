@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""What `thaw layers` and `thaw plan` say of networks and jobs whose figures are known."""
+import os
+import sys
+
+sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
+import harness  # noqa: E402
+
+VGG16 = ["block1_conv1", "block1_conv2", "block1_pool", "block2_conv1", "block2_conv2", "block2_pool", "block3_conv1",
+         "block3_conv2", "block3_conv3", "block3_pool", "block4_conv1", "block4_conv2", "block4_conv3", "block4_pool",
+         "block5_conv1", "block5_conv2", "block5_conv3", "block5_pool"]
+# network: layers and parameters with and without top, trainable parameters with top
+FIGURES = {"vgg16": (23, 138357544, 19, 14714688, 138357544), "vgg19": (26, 143667240, 22, 20024384, 143667240),
+           "resnet50": (177, 25636712, 175, 23587712, 25583592),
+           "inceptionv3": (313, 23851784, 311, 21802784, 23817352)}
+JOB = os.path.join(harness.ROOT, "jobs", "vgg16-cats-dogs.yaml")
+# The job of DESIGN's example. `thaw plan` needs neither weights nor images.
+CATS = {"model": {"base": "vgg16", "weights": "imagenet", "input_shape": [150, 150, 3], "include_top": False,
+                  "head": [{"Flatten": {}}, {"Dense": {"units": 256, "activation": "relu", "name": "fc1"}},
+                           {"Dropout": {"rate": 0.5}}, {"Dense": {"units": 1, "activation": "sigmoid",
+                                                                  "name": "predictions"}}]},
+        "data": {"train": "data/train", "validation": "data/val", "class_names": ["cat", "dog"]},
+        "training": {"seed": 1, "batch_size": 32, "loss": "binary_crossentropy", "metrics": ["accuracy"]},
+        "stages": [{"name": "head", "freeze": "all", "epochs": 5, "optimizer": {"name": "adam", "learning_rate": 1e-3}},
+                   {"name": "finetune", "freeze": "before:block5_conv1", "epochs": 5,
+                    "optimizer": {"name": "sgd", "learning_rate": 1e-4, "momentum": 0.9}}],
+        "output": "runs/cats-and-dogs"}
+
+
+class Layers(harness.Case):
+    def test_vgg16_without_top(self):
+        got = self.succeed("layers", "vgg16", "--no-top", "--input-shape", "150,150,3", "--json").json
+        layers = got["layers"]
+        self.assertEqual(len(layers), 19)
+        self.assertEqual([layer["index"] for layer in layers], list(range(19)))
+        self.assertEqual(layers[0]["class"], "InputLayer")
+        self.assertEqual([layer["name"] for layer in layers[1:]], VGG16)
+        self.assertEqual(got["total_params"], 14714688)
+        self.assertEqual(sum(layer["params"] for layer in layers), 14714688)
+        self.assertEqual(layers[1]["params"], 1792)
+        self.assertEqual(list(layers[-1]["output_shape"])[-3:], [4, 4, 512])
+        self.assertEqual(list(layers[1]["output_shape"])[-3:], [150, 150, 64])
+
+    def test_parameters_of_all_networks(self):
+        for name, (n_top, top, n_base, base, trainable) in FIGURES.items():
+            with self.subTest(name):
+                whole = self.succeed("layers", name, "--json").json
+                self.assertEqual((len(whole["layers"]), whole["total_params"]), (n_top, top))
+                self.assertEqual(whole["trainable_params"], trainable)
+                self.assertEqual(whole["non_trainable_params"], top - trainable)
+                without = self.succeed("layers", name, "--no-top", "--json").json
+                self.assertEqual((len(without["layers"]), without["total_params"]), (n_base, base))
+
+    def test_freeze(self):
+        for spec in ("before:block5_conv1", "[:-4]", "[0:15]"):
+            got = self.succeed("layers", "vgg16", "--no-top", "--freeze", spec, "--json").json
+            self.assertEqual([layer["trainable"] for layer in got["layers"][15:]], [True] * 4, spec)
+            self.assertFalse(any(layer["trainable"] for layer in got["layers"][1:15]), spec)
+            self.assertEqual(got["trainable_params"], 7079424, spec)
+            self.assertEqual(got["non_trainable_params"], 7635264, spec)
+
+    def test_order_of_resnet50(self):
+        names = [layer["name"] for layer in self.succeed("layers", "resnet50", "--json").json["layers"]]
+        self.assertEqual(names[1:7], ["conv1_pad", "conv1_conv", "conv1_bn", "conv1_relu", "pool1_pad", "pool1_pool"])
+        p = "conv2_block1_"
+        self.assertEqual(names[7:19], [p + s for s in ("1_conv", "1_bn", "1_relu", "2_conv", "2_bn", "2_relu", "0_conv",
+                                                       "3_conv", "0_bn", "3_bn", "add", "out")])
+
+    def test_text(self):
+        text = self.succeed("layers", "vgg16", "--no-top").out
+        for word in ("block5_conv3", "Conv2D", "14,714,688"):
+            self.assertIn(word, text)
+
+
+class Plan(harness.Case):
+    def plan(self, *arguments, **options):
+        return self.succeed("plan", harness.write_job(self.path("job.yaml"), CATS), "--json", *arguments, **options).json
+
+    def check(self, stage, name, trainable, frozen, gradient):
+        self.assertEqual(stage["name"], name)
+        self.assertEqual((stage["trainable_params"], stage["non_trainable_params"]), (trainable, frozen))
+        self.assertEqual(stage["gradient_bytes"], gradient)
+        self.assertEqual(stage["full_gradient_bytes"], 67249412)
+        for key in ("memory_bytes_per_rank", "forward_gflop", "backward_gflop"):
+            self.assertGreater(stage[key], 0)
+
+    def check_both(self, plan):
+        self.assertEqual(plan["total_params"], 16812353)
+        self.assertEqual(len(plan["stages"]), 2)
+        self.check(plan["stages"][0], "head", 2097665, 14714688, 8390660)
+        self.check(plan["stages"][1], "finetune", 9177089, 7635264, 36708356)
+
+    def test_cats_and_dogs(self):
+        self.check_both(self.plan())
+
+    def test_committed_job(self):
+        self.check_both(self.succeed("plan", JOB, "--json").json)
+
+    def test_equal_ways_to_freeze(self):
+        first = self.plan()
+        for spec in ("[:-4]", "[0:15]", "[:15]"):
+            other = self.plan("--set", "stages.1.freeze=" + spec)
+            self.check_both(other)
+            self.assertEqual(other["stages"][1]["backward_gflop"], first["stages"][1]["backward_gflop"])
+
+    def test_last_five_layers(self):
+        """In the base alone [:-5] leaves block4_pool and block5: the same parameters."""
+        self.check_both(self.plan("--set", "stages.1.freeze=[:-5]"))
+
+    def test_costs_fall_with_freezing(self):
+        plan = self.plan()
+        head, late = plan["stages"]
+        full = self.plan("--set", "stages.1.freeze=none")["stages"][1]
+        self.assertEqual(full["gradient_bytes"], 67249412)
+        self.assertLess(head["backward_gflop"], late["backward_gflop"])
+        self.assertLess(late["backward_gflop"], full["backward_gflop"])
+        self.assertLess(late["memory_bytes_per_rank"], full["memory_bytes_per_rank"])
+        self.assertAlmostEqual(full["forward_gflop"], 13.24, delta=0.1)  # VGG16 at 150x150: 6.62 G multiply-adds
+
+    def test_nothing_is_written(self):
+        before = sorted(os.listdir(self.dir) + ["job.yaml"])
+        self.plan(cwd=self.dir)
+        self.assertEqual(sorted(os.listdir(self.dir)), before)
+
+    def test_ranks(self):
+        self.succeed("plan", harness.write_job(self.path("job.yaml"), CATS), "--ranks", "1,2,4,8", "--json").json
+        self.assertIn("block5_conv1", self.succeed("plan", self.path("job.yaml"), "--ranks", "1,2").out)
+
+
+if __name__ == "__main__":
+    harness.main()
