@@ -197,5 +197,36 @@ class Case(unittest.TestCase):
         self.assertLessEqual(abs(a - b), relative * max(abs(a), abs(b), 1e-30), "%s: %.9g and %.9g" % (what, a, b))
 
 
+class Outcome(unittest.TextTestResult):
+    """Counts tests, not subtests: a test with failing subtests is one failed test."""
+
+    def __init__(self, *arguments, **options):
+        super().__init__(*arguments, **options)
+        self.bad = set()
+
+    def _note(self, test):
+        self.bad.add(getattr(test, "test_case", test).id())
+
+    def addError(self, test, err):
+        self._note(test)
+        super().addError(test, err)
+
+    def addFailure(self, test, err):
+        self._note(test)
+        super().addFailure(test, err)
+
+    def addSubTest(self, test, subtest, err):
+        if err is not None:
+            self._note(test)
+        super().addSubTest(test, subtest, err)
+
+
 def main():
-    unittest.main(verbosity=int(os.environ.get("THAW_VERBOSE", "1")), stream=sys.stderr)
+    """Runs the tests of the calling file; the last line is "N passed, M failed, K skipped"."""
+    runner = unittest.TextTestRunner(stream=sys.stderr, resultclass=Outcome,
+                                     verbosity=int(os.environ.get("THAW_VERBOSE", "1")))
+    result = unittest.main(module="__main__", testRunner=runner, exit=False).result
+    failed, skipped = len(result.bad), len(result.skipped)
+    passed = max(0, result.testsRun - len([b for b in result.bad if not b.startswith("setUpClass")]) - skipped)
+    print("%d passed, %d failed, %d skipped" % (passed, failed, skipped), flush=True)
+    sys.exit(failed > 0)
