@@ -74,8 +74,8 @@ part() {
     [ $status -ne 124 ] && [ $status -ne 137 ] || note="$note (no end within $limit s)"
     passed=$((passed + good))
     failed=$((failed + bad))
-    printf '%-6s %-34s %3d passed, %d failed%s, %d s\n' "$([ "$bad" -eq 0 ] && echo ok || echo FAILED)" "$name" "$good" \
-        "$bad" "$note" $((SECONDS - began))
+    printf '%-6s %-40s %3d passed, %d failed%s, %d s\n' "$([ "$bad" -eq 0 ] && echo ok || echo FAILED)" "$name" \
+        "$good" "$bad" "$note" $((SECONDS - began))
     if [ "$bad" -ne 0 ]; then
         grep -E '^(FAIL|ERROR|AssertionError)|Failed|\*\*\*|error:|^\[ +FAILED' "$log" | head -40
         echo "       ... end of $log:"
@@ -106,8 +106,14 @@ jobs/quickstart.sh --packages $need clang libomp-dev || jobs/quickstart.sh --pac
 }
 # A build folder of another place or with other tools is made anew.
 for folder in build build-asan build-clang; do
-    [ ! -f $folder/CMakeCache.txt ] || grep -qx "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" $folder/CMakeCache.txt || rm -rf $folder
+    cache=$folder/CMakeCache.txt
+    [ ! -f $cache ] || grep -qx "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" $cache || rm -rf $folder
 done
+# The first Python that has what the tests need.
+for python in "${PYTHON:-}" python3 /usr/bin/python3; do
+    [ -z "$python" ] || ! "$python" -c 'import numpy, h5py, PIL' 2>/dev/null || break
+done
+export PYTHON=$python
 mkdir -p $logs
 rm -f $logs/*.log
 export -f build
@@ -122,7 +128,7 @@ done
 limit=300
 [ "$tier" = default ] || limit=1800
 for script in tests/cli/test_*.py tests/mpi/test_*.py tests/parity/test_*.py tests/cluster/test_*.py; do
-    [ ! -f "$script" ] || part "$script" "$limit" python3 "$script"
+    [ ! -f "$script" ] || part "$script" "$limit" "$PYTHON" "$script"
 done
 part "build with sanitizers" 600 bash -c \
     'build build-asan -DTHAW_MPI=OFF -DTHAW_SANITIZE=ON -DTHAW_TESTS=ON -DCMAKE_BUILD_TYPE=Debug' &&

@@ -239,8 +239,8 @@ class Errors(harness.Case):
         self.fails(USAGE, ["trian", "train"], arguments=["trian", "job.yaml"])
 
     def test_unknown_option(self):
-        self.fails(USAGE, ["--resum"], arguments=["train", harness.write_job(self.path("job.yaml"), self.job()), "--resum",
-                                                  "never"])
+        path = harness.write_job(self.path("job.yaml"), self.job())
+        self.fails(USAGE, ["--resum"], arguments=["train", path, "--resum", "never"])
 
     def test_yaml_does_not_parse(self):
         self.fails(USAGE, ["job.yaml:3"], "model:\n  base: small.h5\n freeze: [all\nstages: []\n")
@@ -326,8 +326,8 @@ class Errors(harness.Case):
     def test_predict_output_below_a_file(self):
         with open(self.path("file"), "w") as f:
             f.write("x")
-        self.fails(CREATE, ["file"], arguments=["predict", self.model, self.images, "--preprocess", "rescale", "--output",
-                                                self.path("file", "out.csv")])
+        self.fails(CREATE, ["file"], arguments=["predict", self.model, self.images, "--preprocess", "rescale",
+                                                "--output", self.path("file", "out.csv")])
 
 
 if __name__ == "__main__":

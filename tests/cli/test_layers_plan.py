@@ -74,7 +74,8 @@ class Layers(harness.Case):
 
 class Plan(harness.Case):
     def plan(self, *arguments, **options):
-        return self.succeed("plan", harness.write_job(self.path("job.yaml"), CATS), "--json", *arguments, **options).json
+        path = harness.write_job(self.path("job.yaml"), CATS)
+        return self.succeed("plan", path, "--json", *arguments, **options).json
 
     def check(self, stage, name, trainable, frozen, gradient):
         self.assertEqual(stage["name"], name)

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Runs that are killed, stopped, or run out of disk go on where they were: the result has the bits of an undisturbed run."""
+"""Runs that are killed, stopped, or run out of disk go on where they were: same bits as an undisturbed run."""
 import json
 import os
 import random
@@ -43,6 +43,10 @@ class Kill(harness.Case):
     def arguments(self, folder, *more):
         return ("train", self.file, "--set", "output=" + folder) + more
 
+    def wait_for_epochs(self, folder, epochs=1):
+        file = os.path.join(folder, "history.csv")
+        self.assertTrue(harness.wait_for(lambda: os.path.exists(file) and len(harness.history(folder)) >= epochs, 60))
+
     def same_as_undisturbed(self, folder):
         self.assertEqual(harness.read_bytes(os.path.join(folder, "model.h5")), self.expected, "model.h5 differs")
         rows = harness.history(folder)
@@ -78,7 +82,7 @@ class Kill(harness.Case):
         for number, which in ((signal.SIGUSR1, 0), (signal.SIGTERM, 1)):
             folder = self.path("run-%d" % number)
             process = harness.start(self.arguments(folder), ranks=2)
-            harness.wait_for(lambda: os.path.exists(os.path.join(folder, "history.csv")) and harness.history(folder), 60)
+            self.wait_for_epochs(folder)
             os.kill(harness.ranks_of(process)[which], number)
             result = harness.finish(process, 60)
             self.assertEqual(result.status, 75, str(result))
@@ -90,7 +94,7 @@ class Kill(harness.Case):
     def stopped(self, folder):
         """A run that was asked to stop in the middle."""
         process = harness.start(self.arguments(folder), ranks=2)
-        harness.wait_for(lambda: os.path.exists(os.path.join(folder, "history.csv")) and harness.history(folder), 60)
+        self.wait_for_epochs(folder)
         os.kill(harness.ranks_of(process)[0], signal.SIGUSR1)
         result = harness.finish(process, 60)
         self.assertEqual(result.status, 75, str(result))
@@ -124,7 +128,7 @@ class Kill(harness.Case):
         job["data"]["train"], job["output"] = train, self.path("run")
         file = harness.write_job(self.path("job.yaml"), job)
         process = harness.start(("train", file), ranks=2)
-        harness.wait_for(lambda: os.path.exists(self.path("run", "history.csv")) and harness.history(self.path("run")), 60)
+        self.wait_for_epochs(self.path("run"))
         os.kill(harness.ranks_of(process)[0], signal.SIGUSR1)
         self.assertEqual(harness.finish(process, 60).status, 75)
         os.remove(os.path.join(train, "b", "003.png"))
@@ -143,8 +147,7 @@ class Kill(harness.Case):
         """The newest checkpoint is damaged: the one before is used."""
         folder = self.path("run")
         process = harness.start(self.arguments(folder), ranks=2)
-        harness.wait_for(lambda: os.path.exists(os.path.join(folder, "history.csv")) and len(harness.history(folder)) >= 3,
-                         60)
+        self.wait_for_epochs(folder, 3)
         os.kill(harness.ranks_of(process)[0], signal.SIGUSR1)
         self.assertEqual(harness.finish(process, 60).status, 75)
         checkpoints = os.path.join(folder, "checkpoints")
@@ -165,7 +168,8 @@ class Kill(harness.Case):
             self.skipTest("a small file system can be mounted by root only")
         disk = self.path("disk")
         os.makedirs(disk)
-        if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk], stderr=subprocess.DEVNULL).returncode:
+        mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", disk]
+        if subprocess.run(mount, stderr=subprocess.DEVNULL).returncode:
             self.skipTest("no permission to mount a file system")
         try:
             folder = os.path.join(disk, "run")

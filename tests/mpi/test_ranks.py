@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """The number of ranks and threads changes nothing that matters.
 
-The same job on 1, 2, 3 and 4 ranks: 37 images in batches of 10 (the last one has 7, so that with 4 ranks shares differ),
-three epochs, batch norm in both modes, and batches smaller than the number of ranks (a rank without images). Asked are
+The same job on 1, 2, 3 and 4 ranks: 37 images in batches of 10 (the last one has 7, so that shares differ), three
+epochs, batch norm in both modes, and batches smaller than the number of ranks (a rank without images). Asked are
 equal losses within 1e-5, each image counted exactly once, replicas that are equal, and exchanged bytes that follow from
 the trainable parameters alone. The same rank count must repeat its bits, whatever the number of threads.
 """
@@ -29,7 +29,8 @@ class Ranks(harness.Case):
         return {"model": {"base": base},
                 "data": {"train": self.train, "validation": self.validation, "preprocess": "rescale",
                          "augment": {"horizontal_flip": True}},
-                "training": {"seed": 5, "batch_size": batch, "loss": "categorical_crossentropy", "metrics": ["accuracy"]},
+                "training": {"seed": 5, "batch_size": batch, "loss": "categorical_crossentropy",
+                             "metrics": ["accuracy"]},
                 "stages": stages, "output": self.path("run")}
 
     def stage(self, name, freeze, epochs=3, optimizer=None, **more):
@@ -66,14 +67,16 @@ class Ranks(harness.Case):
         self.assertLess(reference[-1]["loss"], reference[0]["loss"])
 
     def test_plain(self):
-        self.same_numbers(self.job(self.plain, [self.stage("head", "before:fc1"), self.stage("late", "before:block2_conv1")]))
+        self.same_numbers(self.job(self.plain, [self.stage("head", "before:fc1"),
+                                                self.stage("late", "before:block2_conv1")]))
 
     def test_frozen_middle_adam(self):
         self.same_numbers(self.job(self.plain, [self.stage("middle", ["block2_conv1", "block2_conv2"],
                                                            optimizer={"name": "adam", "learning_rate": 0.001})]))
 
     def test_moving_statistics(self):
-        self.same_numbers(self.job(self.norm, [self.stage("late", "before:block2_conv1", batch_norm_statistics="moving")]))
+        self.same_numbers(self.job(self.norm, [self.stage("late", "before:block2_conv1",
+                                                          batch_norm_statistics="moving")]))
 
     def test_batch_statistics(self):
         self.same_numbers(self.job(self.norm, [self.stage("late", "before:block2_conv1", batch_norm_statistics="batch"),
@@ -81,8 +84,8 @@ class Ranks(harness.Case):
 
     def test_rank_without_images(self):
         """Batches of 3: the last one has 1 image, so that up to three of four ranks have none."""
-        self.same_numbers(self.job(self.norm, [self.stage("late", "before:block2_conv1", batch_norm_statistics="batch")],
-                                   batch=3))
+        stage = self.stage("late", "before:block2_conv1", batch_norm_statistics="batch")
+        self.same_numbers(self.job(self.norm, [stage], batch=3))
 
     def test_bits_repeat(self):
         job = self.job(self.norm, [self.stage("late", "before:block2_conv1", 2, batch_norm_statistics="batch")])

@@ -3,8 +3,8 @@
 
 Open MPI believes in two machines: its daemons are started by an agent that enters the other namespace. The network
 interface counts bytes; a longer run minus a shorter one leaves the epochs between them. Two ranks exchange a sum by
-sending each other their gradients once, so a rank sends gradient bytes x steps. Stated overhead: at most 5 % (TCP, IP and
-Ethernet headers, Open MPI's own) and 4 KiB a step (control word, acknowledgements).
+sending each other their gradients once, so a rank sends gradient bytes x steps. Stated overhead: at most 5 % (TCP, IP
+and Ethernet headers, Open MPI's own) and 4 KiB a step (control word, acknowledgements).
 """
 import os
 import shutil

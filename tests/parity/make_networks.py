@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes large networks and what Keras computes with them: python3 make_networks.py FOLDER     needs Keras 3 (TensorFlow).
+"""Makes large networks and what Keras computes with them: make_networks.py FOLDER     needs Keras 3 (TensorFlow).
 
 VGG16, ResNet50 and InceptionV3 of keras.applications with weights drawn from a numpy seed (scaled so that activations
 stay near 1 through all layers) and batch norm statistics drawn too, on inputs of full size. FOLDER receives per network

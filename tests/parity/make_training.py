@@ -13,7 +13,7 @@ test_training.py, which trains the same with thaw:
     CASE/stages.json  per stage: names of the frozen layers
     data.h5           arrays that all cases share
 
-A case is accepted when float32 and float64 agree ten times better than what the test asks of thaw; else the script fails.
+A case is accepted when float32 and float64 agree ten times better than the test asks of thaw; else the script fails.
 """
 import csv
 import json
@@ -58,7 +58,7 @@ def make_data(path):
 
 
 # Networks. `bn` makes their batch norms: Keras' own, or the one that always normalises by moving statistics, which is
-# what layer(x, training=False) means in Keras 2 (Keras 3's fit overrides such an argument of a Functional model's call).
+# what layer(x, training=False) means in Keras 2 (Keras 3's fit overrides that argument in a Functional model).
 
 def moving_batch_norm(k):
     class MovingBatchNormalization(k.layers.BatchNormalization):
@@ -204,8 +204,8 @@ CASES = {
                               stages=[
         ("before:fc1", lambda n: ["stem/" + m for m in ("conv1", "bn1", "conv2", "bn2")], 2, ADAM),
         ("[stem/conv2]", lambda n: ["stem/conv2"], 2, SGD)]),
-    "nested_functional": dict(net=nested_functional, moving=True, mode="batch", loss="categorical_crossentropy", y="onehot",
-                              stages=[
+    "nested_functional": dict(net=nested_functional, moving=True, mode="batch", loss="categorical_crossentropy",
+                              y="onehot", stages=[
         ("before:predictions", lambda n: ["stem/" + m for m in ("conv1", "bn1", "conv2", "bn2")], 2, SGD),
         ("before:stem/conv2", lambda n: ["stem/conv1", "stem/bn1"], 2, dict(ADAM, global_clipnorm=0.5))]),
     "regression": dict(net=regression, loss="mse", y="values", metrics=["mae", "mse"], preprocess="none", stages=[

@@ -58,7 +58,7 @@ class Training(harness.Case):
                 want = f[name][()]
                 layer = name.rsplit("/", 1)[0]
                 if all(layer in s for s in stages):
-                    self.assertEqual(value.tobytes(), before[name].tobytes(), name + " is frozen in all stages but changed")
+                    self.assertEqual(value.tobytes(), before[name].tobytes(), name + " is always frozen but changed")
                 elif name not in noise:
                     error = float(np.linalg.norm(value - want) / max(np.linalg.norm(want), 1e-3))
                     self.assertLessEqual(error, 1e-4, name)

@@ -1,4 +1,4 @@
-"""What the Python tests share: running thaw, job files, tiny data sets. Needs Python 3, numpy, h5py and Pillow of Debian 12.
+"""What the Python tests share: running thaw, job files, tiny data sets. Needs Debian 12's Python, numpy, h5py, Pillow.
 
     THAW_BIN      the program under test (default: build/thaw of this checkout)
     THAW_TIER     default | long: long tests do more repetitions
@@ -69,7 +69,7 @@ def start(arguments, ranks=0, env=None, cwd=None, prefix=None):
 
 
 def finish(process, timeout=120):
-    """Waits for a started process and returns its Result. After `timeout` seconds its group is killed: status "timeout"."""
+    """Waits for a process and returns its Result. After `timeout` seconds its group is killed: status "timeout"."""
     command, out, err = process.thaw_files
     try:
         status = process.wait(timeout)
@@ -163,8 +163,8 @@ def make_folders(root, counts, size=(16, 16), seed=1, suffix=".png"):
     for kind, (name, count) in enumerate(counts.items()):
         os.makedirs(os.path.join(root, name), exist_ok=True)
         for i in range(count):
-            picture = Image.fromarray(image(kind, rng, size), "RGB")
-            picture.save(os.path.join(root, name, "%03d%s" % (i, suffix)), **({"quality": 92} if "jp" in suffix else {}))
+            file = os.path.join(root, name, "%03d%s" % (i, suffix))
+            Image.fromarray(image(kind, rng, size), "RGB").save(file)
     return root
 
 

@@ -41,7 +41,8 @@ class Network:
     def conv(self, name, filters, size=3, strides=1, padding="same", activation="relu", bias=True, inputs=None):
         inputs, (h, w, c) = self._input(inputs)
         shape = tuple(-(-n // strides) if padding == "same" else (n - size) // strides + 1 for n in (h, w)) + (filters,)
-        weights = {"kernel": self.rng.normal(0, (2.0 / (size * size * c)) ** 0.5, (size, size, c, filters)).astype("f4")}
+        deviation = (2.0 / (size * size * c)) ** 0.5
+        weights = {"kernel": self.rng.normal(0, deviation, (size, size, c, filters)).astype("f4")}
         if bias:
             weights["bias"] = self.rng.normal(0, 0.05, filters).astype("f4")
         self._add("Conv2D", name, inputs, shape, {
@@ -74,7 +75,8 @@ class Network:
 
     def global_pool(self, name, inputs=None):
         inputs, shape = self._input(inputs)
-        self._add("GlobalAveragePooling2D", name, inputs, shape[-1:], {"data_format": "channels_last", "keepdims": False})
+        self._add("GlobalAveragePooling2D", name, inputs, shape[-1:], {"data_format": "channels_last",
+                                                                       "keepdims": False})
 
     def flatten(self, name, inputs=None):
         inputs, shape = self._input(inputs)
@@ -122,7 +124,7 @@ class Network:
 
 
 def read_weights(path):
-    """{"layer/variable": array} of a legacy HDF5 file, whole model or weights; nested models as "outer/layer/variable"."""
+    """{"layer/variable": array} of a legacy HDF5 file, whole model or weights; nested: "outer/layer/variable"."""
     def text(s):
         return s.decode() if isinstance(s, bytes) else str(s)
 
