@@ -194,12 +194,11 @@ CASES = {
         ("class:BatchNormalization", lambda n: [m for m in n if m.endswith("_bn")], 2,
          {"name": "adam", "learning_rate": 0.0005, "epsilon": 0.001})]),
     "branching_batch": dict(net=branching, loss="binary_crossentropy", y="binary", stages=[
-        ("before:d", before("d"), 2, {"name": "rmsprop", "learning_rate": 0.0005, "momentum": 0.5, "centered": True,
-                                      "epsilon": 0.0001}),
+        ("before:d", before("d"), 2, {"name": "rmsprop", "learning_rate": 0.0005, "momentum": 0.5}),
         ("none", lambda n: [], 2, NESTEROV)]),
     "branching_moving": dict(net=branching, moving=True, loss="binary_crossentropy", y="binary", stages=[
         ('["before:a", b1, b1_bn]', lambda n: before("a")(n) + ["b1", "b1_bn"], 3, NESTEROV),
-        ("none", lambda n: [], 2, {"name": "adam", "learning_rate": 0.0005, "amsgrad": True, "clipvalue": 0.05})]),
+        ("none", lambda n: [], 2, {"name": "adam", "learning_rate": 0.0005, "clipvalue": 0.05})]),
     "nested_sequential": dict(net=nested_sequential, moving=True, loss="sparse_categorical_crossentropy", y="kind",
                               stages=[
         ("before:fc1", lambda n: ["stem/" + m for m in ("conv1", "bn1", "conv2", "bn2")], 2, ADAM),
