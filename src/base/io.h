@@ -13,8 +13,8 @@
  * `limit` bytes (THAW_DATA; 0: no limit). One zero byte is added behind the contents. [out] bytes: thaw_free. */
 thaw_status thaw_io_read(void **bytes, size_t *size, const char *path, size_t limit);
 /* Writes a file whole or not at all: temporary name in the same folder, checked full writes, fsync, close, rename, fsync
- * of the folder. On failure the old file stays and nothing half-written is left; only when the folder cannot be synced,
- * the last step, the new file is there whole but may not survive a loss of power. THAW_CANT_CREATE / THAW_IO. */
+ * of the folder. On failure the old file stays and nothing half-written is left; only if the last step fails, syncing
+ * the folder, the new file is there, whole, but a loss of power may undo it. THAW_CANT_CREATE / THAW_IO. */
 thaw_status thaw_io_write_atomic(const char *path, const void *bytes, size_t size);
 /* Appends bytes to a file (created if missing) and flushes. For logs. THAW_CANT_CREATE / THAW_IO. */
 thaw_status thaw_io_append(const char *path, const void *bytes, size_t size);

@@ -22,13 +22,15 @@ typedef struct thaw_decisions {
     int64_t stop_wait, stop_best_epoch; /* -1 none */
     double stop_best;
     /* plateau, reset each stage */
-    int64_t plateau_wait, plateau_cooldown;
+    int64_t plateau_wait, plateau_cooldown, plateau_seen; /* seen 0: plateau_best is none yet */
     double plateau_best;
     /* best.h5, over all stages */
     double best;
     int64_t best_epoch; /* -1 none */
+    int64_t warned;     /* 1: a monitor that fell back from val_X to X was said */
 } thaw_decisions;
 
+/* Before the first stage; of each stage before its first epoch. */
 void thaw_decisions_init(thaw_decisions *decisions, const thaw_job *job);
 void thaw_decisions_stage(thaw_decisions *decisions, const thaw_job_stage *stage);
 

@@ -1,0 +1,112 @@
+/* thaw/comm.h for one process: a world of one rank, in which a sum is what was put in. */
+#include <limits.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/memory.h"
+#include "exchange.h"
+
+struct thaw_comm {
+    char host[HOST_NAME_MAX + 1];
+};
+
+static thaw_status check_root(int root) {
+    return root == 0 ? THAW_OK : thaw_fail(THAW_INTERNAL, "comm: root %d of 1 rank", root);
+}
+
+thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
+    (void)argc;
+    (void)argv;
+    *out = NULL;
+    thaw_comm *comm = thaw_malloc(sizeof *comm);
+    if (!comm)
+        return thaw_fail(THAW_RESOURCE, "not enough memory to start");
+    if (gethostname(comm->host, sizeof comm->host - 1) != 0)
+        memcpy(comm->host, "localhost", sizeof "localhost");
+    *out = comm;
+    return THAW_OK;
+}
+
+void thaw_comm_finalize(thaw_comm *comm) { thaw_free(comm); }
+
+_Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *message) {
+    fflush(stdout);
+    fprintf(stderr, "thaw: rank 0 (%s): %s\n", comm ? comm->host : "?", message);
+    fflush(stderr);
+    /* Not exit: handlers of libraries that are in the middle of something could hang. */
+    _exit((int)status);
+}
+
+int thaw_comm_rank(const thaw_comm *comm) { return (void)comm, 0; }
+int thaw_comm_size(const thaw_comm *comm) { return (void)comm, 1; }
+int thaw_comm_local_rank(const thaw_comm *comm) { return (void)comm, 0; }
+int thaw_comm_local_size(const thaw_comm *comm) { return (void)comm, 1; }
+int thaw_comm_hosts(const thaw_comm *comm) { return (void)comm, 1; }
+const char *thaw_comm_host(const thaw_comm *comm) { return comm->host; }
+const char *thaw_comm_library(const thaw_comm *comm) { return (void)comm, "single process"; }
+
+thaw_status thaw_comm_broadcast(thaw_comm *comm, void *data, size_t bytes, int root) {
+    (void)comm, (void)data, (void)bytes;
+    return check_root(root);
+}
+
+thaw_status thaw_comm_broadcast_buffer(thaw_comm *comm, void **data, size_t *bytes, int root) {
+    (void)comm, (void)data, (void)bytes;
+    return check_root(root);
+}
+
+thaw_status thaw_comm_sum(thaw_comm *comm, double *values, size_t count) {
+    (void)comm, (void)values, (void)count;
+    return THAW_OK;
+}
+
+thaw_status thaw_comm_max(thaw_comm *comm, double *values, size_t count) {
+    (void)comm, (void)values, (void)count;
+    return THAW_OK;
+}
+
+thaw_status thaw_comm_sum_floats(thaw_comm *comm, float *values, size_t count) {
+    (void)comm, (void)values, (void)count;
+    return THAW_OK;
+}
+
+thaw_status thaw_comm_allgather(thaw_comm *comm, const void *mine, size_t bytes, void *all) {
+    (void)comm;
+    if (bytes)
+        memmove(all, mine, bytes);
+    return THAW_OK;
+}
+
+thaw_status thaw_comm_gather_buffers(thaw_comm *comm, const void *mine, size_t bytes, void **all, size_t **sizes) {
+    (void)comm;
+    *all = thaw_malloc(bytes);
+    *sizes = thaw_malloc(sizeof **sizes);
+    if (!*all || !*sizes) {
+        thaw_free(*all);
+        thaw_free(*sizes);
+        *all = NULL;
+        *sizes = NULL;
+        return thaw_fail(THAW_RESOURCE, "not enough memory to gather %zu bytes", bytes);
+    }
+    if (bytes)
+        memcpy(*all, mine, bytes);
+    (*sizes)[0] = bytes;
+    return THAW_OK;
+}
+
+thaw_status thaw_comm_agree(thaw_comm *comm, thaw_status mine) { return (void)comm, mine; }
+
+thaw_status thaw_comm_same(thaw_comm *comm, const char *what, uint64_t value, thaw_status on_difference) {
+    (void)comm, (void)what, (void)value, (void)on_difference;
+    return THAW_OK;
+}
+
+void thaw_comm_barrier(thaw_comm *comm) { (void)comm; }
+
+float *thaw_comm_alloc(thaw_comm *comm, size_t floats) { return (void)comm, thaw_calloc(floats, sizeof(float)); }
+
+void thaw_comm_free(thaw_comm *comm, float *block) {
+    (void)comm;
+    thaw_free(block);
+}

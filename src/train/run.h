@@ -1,0 +1,113 @@
+/* A training run: what all ranks hold while stages, epochs and steps go by. Private to src/train.
+ *
+ *   run.c         opens everything, walks stages and epochs, writes the result
+ *   stage.c       one stage: plan, engine, flat blocks, optimizer; taken down at its end
+ *   epoch.c       steps of an epoch, validation
+ *   checkpoint.c  the state as bytes, and back
+ *   report.c      what was avoided by freezing; the Keras snippet */
+#ifndef THAW_TRAIN_RUN_H
+#define THAW_TRAIN_RUN_H
+
+#include "base/text.h"
+#include "graph/engine.h"
+#include "job/job.h"
+#include "thaw/train.h"
+#include "train/decide.h"
+#include "train/events.h"
+#include "train/history.h"
+#include "train/loss.h"
+#include "train/optimizer.h"
+
+/* Seconds of an epoch by what the rank did. */
+typedef struct thaw_phases {
+    double input, prefix, suffix, backward, wait, update;
+} thaw_phases;
+
+/* Where the run stands: what is to be done next. Plain data, saved in checkpoints. */
+typedef struct thaw_position {
+    int64_t stage, epoch, step; /* epoch inside the stage; step inside the epoch */
+    int64_t total_epochs;       /* finished or begun, over all stages: keys shuffle and augmentation */
+    int64_t total_steps;
+    int64_t finished; /* 1: all stages are done */
+} thaw_position;
+
+typedef struct thaw_run {
+    thaw_comm *comm;
+    const thaw_job *job;
+    const thaw_train_options *options;
+    thaw_model *model;
+    thaw_dataset *train, *validation; /* validation may be NULL */
+    uint64_t data_hash;
+    thaw_preprocess preprocess;
+    thaw_objective objective;
+    float *class_weight; /* per class, or NULL */
+    char *folder;        /* output */
+
+    thaw_position at;
+    thaw_decisions decisions;
+    thaw_sums sums; /* of the epoch so far, over all ranks */
+    bool *touched;  /* per layer: trained in an earlier stage, or pretrained */
+    bool *trainable, *previous, *batch_statistics; /* per layer; previous: of the stage before */
+    bool has_previous;
+
+    /* Of the stage: */
+    thaw_plan *plan;
+    thaw_engine *engine;
+    thaw_hooks hooks;
+    float *parameters, *gradients; /* plan->count floats */
+    thaw_exchange *exchange;
+    thaw_status exchange_status; /* first failure inside a hook */
+    thaw_optimizer *optimizer;
+    thaw_segment *segments; /* plan->n_tensors */
+    char **segment_names;
+    bool regularized;
+    uint64_t frozen_hash;
+    float *best; /* trained tensors and moving statistics of the stage's best epoch; NULL: not kept */
+    bool has_best;
+    thaw_loader *loader, *validation_loader;
+    int64_t *order, *mine, *starts; /* of an epoch: n, share, batches+1 entries */
+    thaw_phases phases, stage_phases;
+    uint64_t other_bytes;    /* payload of everything but gradients, of the epoch */
+    uint64_t exchanged_before; /* exchange's count at the start of the epoch */
+    double stage_seconds, stage_exchanged;
+
+    /* State of an optimizer that waits for its stage (resume, keep_state), packed by tensor name. */
+    thaw_buffer carried;
+
+    thaw_history *history;
+    thaw_events *events;
+    double started, last_checkpoint, last_progress;
+} thaw_run;
+
+/* stage.c */
+thaw_status thaw_stage_begin(thaw_run *run); /* for run->at.stage; takes in run->carried on resume. Collective. */
+thaw_status thaw_stage_end(thaw_run *run);   /* verifies, reports, takes down. Collective. */
+void thaw_stage_release(thaw_run *run);      /* takes down without a word. Collective (frees blocks). */
+/* Floats of the best-weights copy, and copying from / to the model. */
+size_t thaw_stage_best_count(const thaw_run *run);
+void thaw_stage_best_save(thaw_run *run);
+void thaw_stage_best_restore(thaw_run *run);
+
+/* epoch.c */
+/* Steps from run->at.step to the end of the epoch. *stopped: a checkpoint was written on request. Collective. */
+thaw_status thaw_epoch_train(thaw_run *run, bool *stopped);
+/* One pass over the validation data: sums over all ranks. Collective. */
+thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums);
+int64_t thaw_epoch_steps(const thaw_run *run);
+
+/* checkpoint.c */
+/* Writes the state; rank 0 does the work, the status is agreed. Collective. */
+thaw_status thaw_checkpoint_save(thaw_run *run);
+/* Finds the newest valid checkpoint (or the given file) and takes it in. *found false: there is none. THAW_MISMATCH if job
+ * or data changed. Collective. */
+thaw_status thaw_checkpoint_load(thaw_run *run, bool *found);
+/* Optimizer state by tensor name into / from run->carried. */
+void thaw_optimizer_pack(thaw_buffer *out, const thaw_run *run);
+thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool rates);
+
+/* report.c */
+void thaw_report_stage(const thaw_run *run);
+/* Text that loads this model in Keras, with its preprocessing and class names. thaw_free. */
+char *thaw_report_snippet(const thaw_run *run);
+void thaw_report_plan(const thaw_run *run); /* frozen layers, boundary, bytes: at the start of a stage */
+#endif
