@@ -25,7 +25,8 @@ static thaw_draw plain_philox(const uint32_t counter[4], uint32_t key0, uint32_t
     memcpy(c, counter, sizeof c);
     for (int round = 0; round < 10; round++) {
         const uint64_t p0 = (uint64_t)0xD2511F53 * c[0], p1 = (uint64_t)0xCD9E8D57 * c[2];
-        const uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ c[1] ^ key0, (uint32_t)p1, (uint32_t)(p0 >> 32) ^ c[3] ^ key1, (uint32_t)p0};
+        const uint32_t next[4] = {(uint32_t)(p1 >> 32) ^ c[1] ^ key0, (uint32_t)p1, (uint32_t)(p0 >> 32) ^ c[3] ^ key1,
+                                  (uint32_t)p0};
         memcpy(c, next, sizeof c);
         key0 += 0x9E3779B9;
         key1 += 0xBB67AE85;

@@ -93,7 +93,8 @@ static void test_reader_hostile(void **state) {
     assert_true(nothing.failed);
 }
 
-static const char *const NAMES[] = {"learning_rate", "momentum", "epochs", "epoch_size", "block5_conv1", "block5_conv2", NULL, "fc"};
+static const char *const NAMES[] = {"learning_rate", "momentum",     "epochs", "epoch_size",
+                                    "block5_conv1",  "block5_conv2", NULL,     "fc"};
 enum { N_NAMES = sizeof NAMES / sizeof *NAMES };
 
 static void nearest(const char *wrong, const char *expected) {
@@ -130,7 +131,9 @@ static void test_glob(void **state) {
     assert_false(thaw_glob("conv", "conv1"));
     /* Many stars end in time. */
     alarm(20);
-    assert_false(thaw_glob("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"));
+    char text[101] = "";
+    memset(text, 'a', 100);
+    assert_false(thaw_glob("*a*a*a*a*a*a*a*a*a*a*a*a*a*a*a*b", text));
     alarm(0);
 }
 
