@@ -188,7 +188,7 @@ static void forward_op(thaw_engine *e, int which, const thaw_op *op, int64_t n) 
                         e->scratch);
         break;
     case THAW_OP_DENSE:
-        k->dense_forward(n, op->in_c, c, x, layer->tensors[0].data, layer_tensor_data(e, op->layer, "bias"), op->act, y,
+        k->dense_forward(rows, op->in_c, c, x, layer->tensors[0].data, layer_tensor_data(e, op->layer, "bias"), op->act, y,
                          e->scratch);
         break;
     case THAW_OP_MAX_POOL: k->max_pool_forward(&op->window, n, x, y, (uint16_t *)(void *)saved); break;
@@ -283,9 +283,9 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
         break;
     case THAW_OP_DENSE:
         if (op->wants_dw)
-            k->dense_backward_weights(n, op->in_c, c, x, dy, first, second, e->scratch);
+            k->dense_backward_weights(rows, op->in_c, c, x, dy, first, second, e->scratch);
         if (dx)
-            k->dense_backward_data(n, op->in_c, c, dy, layer->tensors[0].data, dx, add, e->scratch);
+            k->dense_backward_data(rows, op->in_c, c, dy, layer->tensors[0].data, dx, add, e->scratch);
         break;
     case THAW_OP_MAX_POOL: k->max_pool_backward(&op->window, n, dy, (const uint16_t *)(void *)saved, dx, add); break;
     case THAW_OP_AVERAGE_POOL: k->average_pool_backward(&op->window, n, dy, dx, add); break;

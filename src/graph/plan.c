@@ -155,7 +155,7 @@ static void set_scratch(thaw_tape *tape, const thaw_plan *plan) {
         if (op->kind == THAW_OP_CONV)
             bytes = kernels->conv_scratch(&op->window, n);
         else if (op->kind == THAW_OP_DENSE)
-            bytes = kernels->dense_scratch(n, op->in_c, op->c);
+            bytes = kernels->dense_scratch(n * op->rows, op->in_c, op->c);
         else if (op->kind == THAW_OP_SCALE_SHIFT || op->kind == THAW_OP_BATCH_NORM)
             bytes = kernels->batch_norm_scratch(n * op->rows, op->c);
         if (op->again) { /* gradients of one more call before they are added */

@@ -269,21 +269,23 @@ static void lower_dense(lowering *l, int node) {
     int last = node;
     if (late == THAW_ACTIVATION_LINEAR)
         fuse_activation(l, &last, &act);
+    int64_t count = thaw_shape_count(&l->model->nodes[node].shape), rows = count / layer->config.filters;
     int in = value_of(l, l->model->nodes[node].inputs[0]);
-    int out = late == THAW_ACTIVATION_LINEAR ? output_value(l, last)
-                                             : new_value(l, THAW_REGION_ARENA, -1, layer->config.filters);
+    int out = late == THAW_ACTIVATION_LINEAR ? output_value(l, last) : new_value(l, THAW_REGION_ARENA, -1, count);
     thaw_op *op = new_op(l, THAW_OP_DENSE, layer_index, &in, 1, out);
     if (!op)
         return;
     op->act = act;
+    op->rows = rows; /* cells of a map, else 1 */
     op->in_c = layer->tensors[0].shape[0];
     op->c = layer->config.filters;
-    l->tape->forward_flop += 2.0 * (double)op->in_c * (double)op->c;
+    l->tape->forward_flop += 2.0 * (double)rows * (double)op->in_c * (double)op->c;
     if (late != THAW_ACTIVATION_LINEAR) {
         int z = out;
         op = new_op(l, THAW_OP_ACTIVATION, layer_index, &z, 1, output_value(l, node));
         if (op) {
             op->act = late;
+            op->rows = rows;
             op->c = layer->config.filters;
         }
     }
@@ -445,7 +447,7 @@ static void set_lifetimes(lowering *l) {
                 tape->values[op->out].gradient = place;
             }
             double flop = op->kind == THAW_OP_CONV    ? window_flop(&op->window)
-                          : op->kind == THAW_OP_DENSE ? 2.0 * (double)op->in_c * (double)op->c
+                          : op->kind == THAW_OP_DENSE ? 2.0 * (double)op->rows * (double)op->in_c * (double)op->c
                                                       : 0.0;
             tape->backward_flop += flop * ((op->wants_dw ? 1 : 0) + (op->wants_dx ? 1 : 0));
         }
