@@ -65,6 +65,7 @@ static thaw_status apply_slice(bool *trainable, const thaw_model *model, const t
         if (*at < 0)
             *at += n;
     }
+    step = step > n ? n + 1 : step; /* no sum below overflows */
     for (int64_t i = start; i < stop; i += step)
         set_position(trainable, model, i, value);
     return THAW_OK;
