@@ -26,6 +26,9 @@ static thaw_status check_buckets(const thaw_bucket *buckets, int n) {
             thaw_mul_overflow(end, sizeof(float), &bytes))
             return thaw_fail(THAW_INTERNAL, "exchange: bucket %d at %zu with %zu floats is larger than memory", i,
                              buckets[i].offset, buckets[i].count);
+        if (buckets[i].payload > buckets[i].count)
+            return thaw_fail(THAW_INTERNAL, "exchange: bucket %d has %zu floats, of which %zu are to be payload", i,
+                             buckets[i].count, buckets[i].payload);
         for (int j = 0; j < i; j++)
             if (buckets[j].offset < end && buckets[i].offset < buckets[j].offset + buckets[j].count)
                 return thaw_fail(THAW_INTERNAL, "exchange: buckets %d and %d overlap", j, i);
@@ -88,7 +91,7 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket) {
         return thaw_fail(THAW_INTERNAL, "exchange: bucket %d begun twice before a finish", bucket);
     exchange->begun[bucket] = true;
     exchange->order[exchange->n_begun++] = bucket;
-    exchange->bytes += (uint64_t)exchange->buckets[bucket].count * sizeof(float);
+    exchange->bytes += (uint64_t)exchange->buckets[bucket].payload * sizeof(float);
     return THAW_OK;
 }
 

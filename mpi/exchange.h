@@ -6,7 +6,8 @@
 
 #include "thaw/comm.h"
 
-/* In-place elementwise sum over ranks of `count` floats, equal bits on all ranks. Collective. */
+/* In-place elementwise sum over ranks of `count` floats, equal bits on all ranks (of a NaN only that it is one).
+ * Collective. */
 thaw_status thaw_comm_sum_floats(thaw_comm *comm, float *values, size_t count);
 
 #endif

@@ -72,8 +72,9 @@ void thaw_comm_free(thaw_comm *comm, float *block);
 
 /* Gradient exchange: in-place sums of contiguous pieces (buckets) of one flat block. */
 typedef struct thaw_bucket {
-    size_t offset; /* floats from the start of the block */
-    size_t count;  /* floats */
+    size_t offset;  /* floats from the start of the block */
+    size_t count;   /* floats */
+    size_t payload; /* floats of these that are no padding, <= count */
 } thaw_bucket;
 
 typedef struct thaw_exchange thaw_exchange;
@@ -88,8 +89,8 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket);
 void thaw_exchange_poll(thaw_exchange *exchange); /* gives progress to what is in flight; cheap */
 /* Waits until every begun bucket holds the sum over ranks. Collective. */
 thaw_status thaw_exchange_finish(thaw_exchange *exchange);
-/* Bytes of payload handed to the exchange by this rank since creation: 4 per float of every begun bucket (counted with
- * one rank too, so that the figure is a property of the plan). */
+/* Bytes of payload handed to the exchange by this rank since creation: 4 per payload float of every begun bucket (counted
+ * with one rank too, so that the figure is a property of the plan). */
 uint64_t thaw_exchange_bytes(const thaw_exchange *exchange);
 
 #ifdef __cplusplus

@@ -163,6 +163,7 @@ typedef struct thaw_model {
     thaw_node *nodes;   /* topological order */
     int input, output;  /* node indices */
     int n_base_layers;  /* layers of the base; the rest is the head */
+    int layer_capacity, node_capacity; /* elements that the arrays have room for; 0 is fine for arrays of exact size */
     thaw_model_notes notes;
 } thaw_model;
 
@@ -170,25 +171,33 @@ typedef struct thaw_model {
 thaw_status thaw_model_create(thaw_model **out, const char *name); /* empty model, owned by the caller */
 void thaw_model_free(thaw_model *model);                           /* NULL is accepted */
 
-/* A layer with Keras' default arguments for its kind (strides 1 / pool size, valid, bias, momentum .99, epsilon 1e-3,
- * glorot_uniform ...); `name` is copied. [out] layer: to be adjusted and given to thaw_model_add, which takes over what
+/* A layer with Keras' default arguments for its kind (strides 1, valid, bias, momentum .99, epsilon 1e-3, glorot_uniform
+ * ...); `name` is copied. Strides of 0, the default of pooling, mean the pool size; thaw_model_add puts it in their place,
+ * and a scale of 1 and offset of 0 in the place of NULL. Without a default are Conv2D's kernel and filters, Dense's units
+ * and the target of Reshape and InputLayer. [out] layer: to be adjusted and given to thaw_model_add, which takes over what
  * it owns. */
 void thaw_layer_default(thaw_layer *layer, thaw_layer_kind kind, const char *name);
 
-/* Adds a layer and its first call on `inputs` (node indices). Infers the output shape, creates the tensors' shapes (no
- * memory). [in] layer: contents are taken over, also on failure. [out] node: index of the new node. Regularizers and
- * initializers are set with thaw_layer_tensor afterwards or kept at their defaults.
- * Errors: THAW_DATA with layer name and what was found (wrong rank, empty map, channel mismatch, duplicate name). */
+/* Adds a layer and its first call on `inputs` (node indices). Infers the output shape by Keras' rules, creates the tensors'
+ * shapes (no memory). A model has one InputLayer, which has no inputs. [in] layer: contents are taken over, also on
+ * failure. [out] node: index of the new node. Regularizers and initializers are set with thaw_layer_tensor afterwards or
+ * kept at their defaults. Every argument may come from a hostile file.
+ * Errors: THAW_DATA with layer name and what was found (wrong rank, empty map, channel mismatch, duplicate name, argument
+ * out of range), THAW_RESOURCE. */
 thaw_status thaw_model_add(thaw_model *model, thaw_layer *layer, const int *inputs, int n_inputs, int *node);
 /* One more call of an existing layer (weight sharing). */
 thaw_status thaw_model_call(thaw_model *model, int layer, const int *inputs, int n_inputs, int *node);
 
 /* Fixes the output node, drops what it does not need, and sets order and list indices. `reorder`: bring layers into the
- * order of Keras' Functional models (reference: Function._build_map), else keep the order of addition. */
+ * order of Keras' Functional models (reference: Function._build_map), else keep the order of addition. Head layers come
+ * last either way. With model->nested (set it before) the parts of names before '/' are nested models: each is ordered as
+ * one layer, and its layers within it. Node indices change where nodes are dropped. May be called again after more layers
+ * were added to model->output. */
 thaw_status thaw_model_finish(thaw_model *model, int output, bool reorder);
 
-/* Cuts the model behind layer `name` (the last call of it becomes the output); layers that the new output does not need
- * are dropped. Errors: THAW_USAGE naming the nearest layers. */
+/* Cuts the model behind layer or nested model `name` (its last call becomes the output); layers that the new output does
+ * not need are dropped, and so are the notes that speak of the old output (class names, loss, metrics). Errors: THAW_USAGE
+ * naming the nearest layers. */
 thaw_status thaw_model_cut(thaw_model *model, const char *name);
 
 /* Tensor of a layer by name ("kernel"), NULL if it has none. Borrowed. */
@@ -202,7 +211,8 @@ int64_t thaw_shape_count(const thaw_shape *shape);              /* elements of o
 
 /* Allocates all tensors that have no memory yet, zeroed. Errors: THAW_RESOURCE. */
 thaw_status thaw_model_allocate(thaw_model *model);
-/* Gives every tensor that is not `loaded` its initial values: Philox(seed, hash of the tensor's name). */
+/* Gives every allocated tensor that is not `loaded` its initial values: Philox(seed, hash of layer and tensor name; element). The
+ * normals are Box-Muller's, truncated ones drawn again beyond two standard deviations (Keras: VarianceScaling). */
 void thaw_model_initialize(thaw_model *model, uint64_t seed);
 /* Parameters as Keras counts them. Any out pointer may be NULL. `trainable`: one flag per layer, NULL for the stored
  * flags; a trainable BatchNormalization still has non-trainable moving statistics. */

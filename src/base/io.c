@@ -290,13 +290,13 @@ thaw_status thaw_io_append(const char *path, const void *bytes, size_t size) {
     const int file = try_open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK);
     if (file < 0)
         return fail_output(path, "opened for writing", errno);
-    const off_t before = lseek(file, 0, SEEK_END);
+    off_t before = lseek(file, 0, SEEK_END);
     int error = 0;
     if (try_write_all(file, bytes, size) != 0) {
         error = errno;
-        /* Half a line would spoil a table: it is taken back where the file allows. */
+        /* Half a line would spoil a table: it is taken back where the file allows; what failed first is what is said. */
         if (before >= 0 && ftruncate(file, before) != 0)
-            error = errno;
+            before = -1;
     }
     if (try_close(file) != 0 && !error)
         error = errno;
@@ -342,8 +342,9 @@ thaw_status thaw_io_mkdirs(const char *path) {
 thaw_status thaw_io_rename(const char *from, const char *to) {
     if (try_rename(from, to) == 0)
         return THAW_OK;
+    const int error = errno; /* before the next call changes it */
     char *verb = thaw_format("renamed to %s", to);
-    const thaw_status status = fail_output(from, verb ? verb : "renamed", errno);
+    const thaw_status status = fail_output(from, verb ? verb : "renamed", error);
     thaw_free(verb);
     return status;
 }
@@ -377,8 +378,12 @@ static int compare_names(const void *a, const void *b) { return strcmp(*(char *c
 
 /* Next entry of a folder; NULL with errno 0 at its end. */
 static struct dirent *try_readdir(DIR *folder) {
-    errno = 0;
-    return must_fail() ? NULL : readdir(folder);
+    struct dirent *entry;
+    do {
+        errno = 0;
+        entry = must_fail() ? NULL : readdir(folder);
+    } while (!entry && errno == EINTR);
+    return entry;
 }
 
 static void free_names(char **names, int n) {
@@ -409,9 +414,11 @@ thaw_status thaw_io_list(char ***names, int *n, const char *path) {
     *names = NULL;
     *n = 0;
     const int file = try_open(path, O_RDONLY | O_DIRECTORY);
-    if (file < 0)
-        return errno == ENOTDIR && thaw_io_exists(path) ? thaw_fail(THAW_DATA, "%s is a file, expected a folder", path)
-                                                        : fail_input(path, errno);
+    if (file < 0) {
+        const int error = errno;
+        return error == ENOTDIR && thaw_io_exists(path) ? thaw_fail(THAW_DATA, "%s is a file, expected a folder", path)
+                                                        : fail_input(path, error);
+    }
     DIR *folder = fdopendir(file);
     if (!folder) {
         const int error = errno;

@@ -20,9 +20,9 @@ thaw_status thaw_fail(thaw_status status, const char *format, ...) {
         text[0] = 0;
     else if (length >= MESSAGE_BYTES)
         memcpy(text + MESSAGE_BYTES - 4, "...", 4);
-    /* A message is one line, also when a file name or a library's text inside it is not. */
+    /* A message is one line without terminal controls, also when a file name or a library's text inside it is not. */
     for (char *at = text; *at; at++)
-        if (*at == '\n' || *at == '\r')
+        if ((unsigned char)*at < ' ' || *at == 0x7f)
             *at = ' ';
     memcpy(message, text, strlen(text) + 1);
     return status;

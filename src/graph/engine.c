@@ -46,43 +46,65 @@ static float *layer_tensor_data(const thaw_engine *e, int layer, const char *nam
     return tensor ? tensor->data : NULL;
 }
 
-/* scale = gamma/sqrt(var+eps), shift = beta - mean*scale, per channel, from moving statistics; in double, rounded once. */
-static void norm_constants(const thaw_engine *e, int layer, int64_t i, double *scale, double *shift, double *inv_std) {
-    const float *gamma = layer_tensor_data(e, layer, "gamma"), *beta = layer_tensor_data(e, layer, "beta");
-    const float *mean = layer_tensor_data(e, layer, "moving_mean"), *var = layer_tensor_data(e, layer, "moving_variance");
-    *inv_std = 1.0 / sqrt((double)var[i] + (double)e->model->layers[layer].config.epsilon);
-    *scale = (gamma ? (double)gamma[i] : 1.0) * *inv_std;
-    *shift = (beta ? (double)beta[i] : 0.0) - (double)mean[i] * *scale;
+/* Tensors of a BatchNormalization; NULL gamma is 1, NULL beta is 0. */
+typedef struct norm_tensors {
+    const float *gamma, *beta, *mean, *variance; /* (c) each */
+    double epsilon;
+} norm_tensors;
+
+static norm_tensors norm_of(const thaw_engine *e, int layer) {
+    return (norm_tensors){layer_tensor_data(e, layer, "gamma"), layer_tensor_data(e, layer, "beta"),
+                          layer_tensor_data(e, layer, "moving_mean"), layer_tensor_data(e, layer, "moving_variance"),
+                          (double)e->model->layers[layer].config.epsilon};
+}
+
+/* scale = gamma/sqrt(var+eps), shift = beta - mean*scale of channel i, from moving statistics; in double, rounded once. */
+static void norm_constants(const norm_tensors *norm, int64_t i, double *scale, double *shift, double *inv_std) {
+    *inv_std = 1.0 / sqrt((double)norm->variance[i] + norm->epsilon);
+    *scale = (norm->gamma ? (double)norm->gamma[i] : 1.0) * *inv_std;
+    *shift = (norm->beta ? (double)norm->beta[i] : 0.0) - (double)norm->mean[i] * *scale;
+}
+
+/* Scale, shift and inverse deviation, (c) each. */
+static void make_scale(const thaw_engine *e, const thaw_pack *pack, float *to) {
+    const thaw_layer *layer = &e->model->layers[pack->layer];
+    const bool rescaling = layer->kind == THAW_LAYER_RESCALING;
+    const norm_tensors norm = rescaling ? (norm_tensors){0} : norm_of(e, pack->layer);
+    int64_t c = pack->c;
+    for (int64_t i = 0; i < c; i++) {
+        double scale, shift, inv_std;
+        if (rescaling) {
+            int64_t k = layer->config.n_rescale > 1 ? i : 0;
+            scale = inv_std = (double)layer->config.rescale[k];
+            shift = (double)layer->config.offset[k];
+        } else {
+            norm_constants(&norm, i, &scale, &shift, &inv_std);
+        }
+        to[i] = (float)scale;
+        to[c + i] = (float)shift;
+        to[2 * c + i] = (float)inv_std;
+    }
+}
+
+/* kernel(kh,kw,Cin,Cout) * scale(Cout), then bias*scale + shift (Cout). */
+static void make_folded(const thaw_engine *e, const thaw_pack *pack, float *to) {
+    const float *kernel = layer_tensor_data(e, pack->layer, "kernel"), *bias = layer_tensor_data(e, pack->layer, "bias");
+    const norm_tensors norm = norm_of(e, pack->norm);
+    size_t c = (size_t)pack->c, count = e->model->layers[pack->layer].tensors[0].count;
+    for (size_t i = 0; i < c; i++) {
+        double scale, shift, inv_std;
+        norm_constants(&norm, (int64_t)i, &scale, &shift, &inv_std);
+        for (size_t at = i; at < count; at += c)
+            to[at] = (float)((double)kernel[at] * scale);
+        to[count + i] = (float)((bias ? (double)bias[i] : 0.0) * scale + shift);
+    }
 }
 
 static void make_pack(const thaw_engine *e, const thaw_pack *pack, float *to) {
-    const thaw_layer *layer = &e->model->layers[pack->layer];
-    int64_t c = pack->c;
-    double scale, shift, inv_std;
-    if (pack->kind == THAW_PACK_SCALE) {
-        for (int64_t i = 0; i < c; i++) {
-            if (layer->kind == THAW_LAYER_RESCALING) {
-                int n = layer->config.n_rescale;
-                scale = inv_std = (double)layer->config.rescale[n > 1 ? i : 0];
-                shift = (double)layer->config.offset[n > 1 ? i : 0];
-            } else {
-                norm_constants(e, pack->layer, i, &scale, &shift, &inv_std);
-            }
-            to[i] = (float)scale;
-            to[c + i] = (float)shift;
-            to[2 * c + i] = (float)inv_std;
-        }
-        return;
-    }
-    /* Folded: kernel(..., Cout) * scale(Cout), bias*scale + shift. */
-    const float *kernel = layer->tensors[0].data, *bias = layer_tensor_data(e, pack->layer, "bias");
-    size_t rows = layer->tensors[0].count / (size_t)c;
-    for (int64_t i = 0; i < c; i++) {
-        norm_constants(e, pack->norm, i, &scale, &shift, &inv_std);
-        for (size_t r = 0; r < rows; r++)
-            to[r * (size_t)c + (size_t)i] = (float)((double)kernel[r * (size_t)c + (size_t)i] * scale);
-        to[rows * (size_t)c + (size_t)i] = (float)((bias ? (double)bias[i] : 0.0) * scale + shift);
-    }
+    if (pack->kind == THAW_PACK_SCALE)
+        make_scale(e, pack, to);
+    else
+        make_folded(e, pack, to);
 }
 
 static void make_packs(thaw_engine *e, bool all) {
@@ -105,6 +127,8 @@ thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_mo
     *out = NULL;
     if (model != plan->model)
         return thaw_fail(THAW_INTERNAL, "engine: the plan belongs to another model");
+    if (plan->n_tensors && (!parameters || !gradients))
+        return thaw_fail(THAW_INTERNAL, "engine: the plan trains %d tensors, and there is no memory for them", plan->n_tensors);
     thaw_engine *e = thaw_calloc(1, sizeof *e);
     if (!e)
         return no_memory(plan);
@@ -188,7 +212,7 @@ static void forward_op(thaw_engine *e, int which, const thaw_op *op, int64_t n) 
                         e->scratch);
         break;
     case THAW_OP_DENSE:
-        k->dense_forward(n, op->in_c, c, x, layer->tensors[0].data, layer_tensor_data(e, op->layer, "bias"), op->act, y,
+        k->dense_forward(rows, op->in_c, c, x, layer->tensors[0].data, layer_tensor_data(e, op->layer, "bias"), op->act, y,
                          e->scratch);
         break;
     case THAW_OP_MAX_POOL: k->max_pool_forward(&op->window, n, x, y, (uint16_t *)(void *)saved); break;
@@ -261,7 +285,7 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
         if (op->again) {
             size_t at = e->plan->memory.scratch;
             for (int t = layer->n_tensors - 1; t >= 0; t--) {
-                at -= (layer->tensors[t].count + 15) / 16 * 64;
+                at -= thaw_align(layer->tensors[t].count * sizeof(float));
                 float *place = (float *)(void *)(e->scratch + at);
                 if (strcmp(layer->tensors[t].name, norm ? "gamma" : "kernel") == 0)
                     first = first_home ? place : NULL;
@@ -283,9 +307,9 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
         break;
     case THAW_OP_DENSE:
         if (op->wants_dw)
-            k->dense_backward_weights(n, op->in_c, c, x, dy, first, second, e->scratch);
+            k->dense_backward_weights(rows, op->in_c, c, x, dy, first, second, e->scratch);
         if (dx)
-            k->dense_backward_data(n, op->in_c, c, dy, layer->tensors[0].data, dx, add, e->scratch);
+            k->dense_backward_data(rows, op->in_c, c, dy, layer->tensors[0].data, dx, add, e->scratch);
         break;
     case THAW_OP_MAX_POOL: k->max_pool_backward(&op->window, n, dy, (const uint16_t *)(void *)saved, dx, add); break;
     case THAW_OP_AVERAGE_POOL: k->average_pool_backward(&op->window, n, dy, dx, add); break;

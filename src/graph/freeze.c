@@ -3,8 +3,8 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "base/memory.h"
 #include "base/text.h"
+#include "graph/build.h"
 
 /* Layers that the job's indices count: Keras' `layers` list of the base, or of base and head. */
 static int list_length(const thaw_model *model, bool whole) {
@@ -20,18 +20,6 @@ static void set_position(bool *trainable, const thaw_model *model, int64_t posit
     for (int i = 0; i < model->n_layers; i++) /* all layers of a nested model share one position */
         if (model->layers[i].listed && model->layers[i].list_index == position)
             trainable[i] = value;
-}
-
-static const char *nearest_layers(const thaw_model *model, const char *name) {
-    const char **names = thaw_calloc((size_t)model->n_layers, sizeof *names);
-    const char *nearest = "";
-    if (names) {
-        for (int i = 0; i < model->n_layers; i++)
-            names[i] = model->layers[i].name;
-        nearest = thaw_nearest(name, names, model->n_layers);
-    }
-    thaw_free(names);
-    return nearest;
 }
 
 /* "job.yaml:12: " or "--freeze: " in front of a message. */
@@ -77,6 +65,7 @@ static thaw_status apply_slice(bool *trainable, const thaw_model *model, const t
         if (*at < 0)
             *at += n;
     }
+    step = step > n ? n + 1 : step; /* no sum below overflows */
     for (int64_t i = start; i < stop; i += step)
         set_position(trainable, model, i, value);
     return THAW_OK;
@@ -109,7 +98,7 @@ static thaw_status apply(bool *trainable, const thaw_model *model, const thaw_se
                 stop = i;
         if (stop < 0)
             return thaw_fail(THAW_USAGE, "%s: before:%s: no layer of that name in %s; nearest: %s",
-                             source(text, where, s), s->text, model->name, nearest_layers(model, s->text));
+                             source(text, where, s), s->text, model->name, thaw_model_nearest(model, s->text));
         for (int i = 0; i < stop; i++)
             trainable[i] = value;
         return THAW_OK;
@@ -117,7 +106,7 @@ static thaw_status apply(bool *trainable, const thaw_model *model, const thaw_se
     case THAW_SELECT_NAME:
         if (!set_name(trainable, model, s->text, value))
             return thaw_fail(THAW_USAGE, "%s: no layer named '%s' in %s; nearest: %s (`thaw layers` lists all)",
-                             source(text, where, s), s->text, model->name, nearest_layers(model, s->text));
+                             source(text, where, s), s->text, model->name, thaw_model_nearest(model, s->text));
         return THAW_OK;
     case THAW_SELECT_INDEX: {
         int64_t n = list_length(model, false), at = s->start < 0 ? s->start + n : s->start;
@@ -138,7 +127,7 @@ static thaw_status apply(bool *trainable, const thaw_model *model, const thaw_se
         }
         if (!any)
             return thaw_fail(THAW_USAGE, "%s: glob:%s matches no layer of %s; nearest: %s", source(text, where, s), s->text,
-                             model->name, nearest_layers(model, s->text));
+                             model->name, thaw_model_nearest(model, s->text));
         return THAW_OK;
     case THAW_SELECT_CLASS: {
         const char *classes[THAW_LAYER_KINDS];

@@ -4,9 +4,17 @@
 #include "base/memory.h"
 #include "graph/tape.h"
 
-static size_t place_bytes(const thaw_place *place, int64_t images) {
-    size_t bytes = place->per_image * (size_t)images + place->fixed;
-    return (bytes + 63) & ~(size_t)63;
+/* No machine holds more in one block; sums of blocks below it do not overflow. */
+#define LARGEST_BLOCK ((size_t)1 << 42)
+
+static thaw_status place_bytes(const thaw_place *place, int64_t images, size_t *bytes) {
+    if (thaw_mul_overflow(place->per_image, (size_t)images, bytes) || thaw_add_overflow(*bytes, place->fixed, bytes) ||
+        *bytes > LARGEST_BLOCK)
+        return thaw_fail(THAW_RESOURCE, "the output of one layer has %zu bytes an image, for %lld images on a rank that is more "
+                                        "than any memory; use a smaller batch_size or smaller images",
+                         place->per_image, (long long)images);
+    *bytes = thaw_align(*bytes);
+    return THAW_OK;
 }
 
 typedef struct block {
@@ -29,6 +37,7 @@ static int by_offset(const void *a, const void *b) {
 
 thaw_status thaw_layout(thaw_tape *tape, int64_t images) {
     int capacity = tape->n_values + tape->n_places, n = 0;
+    thaw_status status = THAW_OK;
     block *blocks = thaw_calloc((size_t)capacity + 1, sizeof *blocks);
     block **meets = thaw_calloc((size_t)capacity + 1, sizeof *meets);
     if (!blocks || !meets) {
@@ -39,8 +48,10 @@ thaw_status thaw_layout(thaw_tape *tape, int64_t images) {
     for (int i = 0; i < capacity; i++) {
         thaw_place *place = i < tape->n_values ? &tape->values[i].place : &tape->places[i - tape->n_values];
         bool elsewhere = i < tape->n_values && tape->values[i].region != THAW_REGION_ARENA;
+        size_t bytes;
+        THAW_GOTO(place_bytes(place, images, &bytes)); /* of blocks that lie elsewhere too */
         if (!elsewhere && place->first <= place->last) {
-            blocks[n] = (block){place, place_bytes(place, images), n};
+            blocks[n] = (block){place, bytes, n};
             n++;
         }
     }
@@ -60,7 +71,8 @@ thaw_status thaw_layout(thaw_tape *tape, int64_t images) {
         if (at + blocks[i].bytes > tape->arena_bytes)
             tape->arena_bytes = at + blocks[i].bytes;
     }
+out:
     thaw_free(blocks);
     thaw_free(meets);
-    return THAW_OK;
+    return status;
 }

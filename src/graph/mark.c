@@ -8,6 +8,10 @@ thaw_activation thaw_model_final(const thaw_model *model) {
     else if (layer->kind == THAW_LAYER_ACTIVATION || layer->kind == THAW_LAYER_DENSE ||
              layer->kind == THAW_LAYER_CONV2D)
         act = layer->config.activation;
+    /* Behind z, softmax goes over all outputs of an image; on a map it goes over each cell's channels, inside. */
+    const thaw_shape *shape = &model->nodes[model->output].shape;
+    if (act == THAW_ACTIVATION_SOFTMAX && thaw_shape_count(shape) != shape->dim[shape->rank - 1])
+        act = THAW_ACTIVATION_LINEAR;
     return act == THAW_ACTIVATION_SOFTMAX || act == THAW_ACTIVATION_SIGMOID ? act : THAW_ACTIVATION_LINEAR;
 }
 

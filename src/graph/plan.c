@@ -10,8 +10,6 @@
 
 /* Bucket size of the exchange: large enough to amortise latency, small enough to start while backward still runs. */
 #define BUCKET_FLOATS ((size_t)1 << 20)
-/* Tensors start at multiples of 16 floats (64 bytes) in the flat blocks. */
-#define ALIGN_FLOATS 16
 
 static bool layer_trains(const thaw_layer *layer) {
     for (int i = 0; i < layer->n_tensors; i++)
@@ -25,10 +23,9 @@ static void set_marks(thaw_plan *plan) {
     for (int i = 0; i < model->n_nodes; i++) { /* topological order: inputs come first */
         const thaw_node *node = &model->nodes[i];
         const thaw_layer *layer = &model->layers[node->layer];
-        bool trains = plan->trainable[node->layer] && layer_trains(layer);
-        bool batch = plan->batch_statistics[node->layer] && !node->inference;
-        plan->needs_grad[i] = trains;
-        plan->varies[i] = batch || thaw_node_drops(model, i);
+        plan->needs_grad[i] = plan->trainable[node->layer] && layer_trains(layer);
+        /* also a call in inference form: what the other calls do to the moving statistics changes it */
+        plan->varies[i] = plan->batch_statistics[node->layer] || thaw_node_drops(model, i);
         for (int k = 0; k < node->n_inputs; k++) {
             plan->needs_grad[i] = plan->needs_grad[i] || plan->needs_grad[node->inputs[k]];
             plan->varies[i] = plan->varies[i] || plan->varies[node->inputs[k]];
@@ -37,7 +34,8 @@ static void set_marks(thaw_plan *plan) {
     }
 }
 
-/* Storage that suffix operations read and the prefix computes. The input itself is not a slot. */
+/* Storage that suffix operations read and the prefix computes. The input itself is not a slot; neither is the output of a
+ * plan without a suffix, which the prefix leaves in its arena. */
 static void set_boundary(thaw_plan *plan) {
     const thaw_model *model = plan->model;
     for (int i = 0; i < model->n_nodes; i++) {
@@ -46,18 +44,24 @@ static void set_boundary(thaw_plan *plan) {
             for (int j = 0; j < model->nodes[k].n_inputs && !crosses; j++)
                 crosses = !plan->prefix[k] && plan->prefix[model->nodes[k].inputs[j]] &&
                           thaw_node_root(model, model->nodes[k].inputs[j], true) == i;
-        if (i == thaw_node_root(model, model->output, true) && plan->prefix[model->output])
-            crosses = true;
         if (crosses && i != model->input && plan->prefix[i])
             plan->boundary[plan->n_boundary++] = i;
     }
+}
+
+/* Closes the bucket that ends at `end`, of which `payload` floats are no padding; `op` completes it. */
+static void close_bucket(thaw_plan *plan, thaw_op *op, size_t begin, size_t end, size_t payload) {
+    op->ready_first = plan->n_buckets;
+    op->ready_count = 1;
+    plan->buckets[plan->n_buckets++] = (thaw_bucket){begin, end - begin, payload};
 }
 
 /* Flat order: trained tensors as backward completes them (the last write of a shared layer's gradient counts). */
 static void set_order(thaw_plan *plan) {
     const thaw_model *model = plan->model;
     thaw_tape *tape = plan->tape_train;
-    size_t at = 0;
+    thaw_op *last = NULL; /* the last operation, in backward order, that writes a gradient */
+    size_t at = 0, begin = 0, payload = 0;
     for (int i = tape->n_ops - 1; i >= 0; i--) {
         thaw_op *op = &tape->ops[i];
         bool final = op->wants_dw;
@@ -69,29 +73,21 @@ static void set_order(thaw_plan *plan) {
                 continue;
             size_t count = model->layers[op->layer].tensors[t].count;
             plan->tensors[plan->n_tensors++] = (thaw_plan_tensor){op->layer, t, at, count};
-            at += (count + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+            at += thaw_align(count * sizeof(float)) / sizeof(float);
+            payload += count;
             plan->gradient_bytes += (int64_t)(count * sizeof(float));
         }
-        op->ready_first = plan->n_buckets;
-        size_t done = plan->n_buckets ? plan->buckets[plan->n_buckets - 1].offset + plan->buckets[plan->n_buckets - 1].count
-                                      : 0;
-        if (trained && at - done >= BUCKET_FLOATS) {
-            plan->buckets[plan->n_buckets++] = (thaw_bucket){done, at - done};
-            op->ready_count = 1;
+        if (op->wants_dw)
+            last = op;
+        if (trained && at - begin >= BUCKET_FLOATS) {
+            close_bucket(plan, op, begin, at, payload);
+            begin = at;
+            payload = 0;
         }
     }
     plan->count = at;
-    size_t done = plan->n_buckets ? plan->buckets[plan->n_buckets - 1].offset + plan->buckets[plan->n_buckets - 1].count
-                                  : 0;
-    if (at > done) { /* the rest is ready with the last operation that writes a gradient */
-        for (int i = 0; i < tape->n_ops; i++)
-            if (tape->ops[i].wants_dw) {
-                tape->ops[i].ready_first = plan->n_buckets;
-                tape->ops[i].ready_count = 1;
-                break;
-            }
-        plan->buckets[plan->n_buckets++] = (thaw_bucket){done, at - done};
-    }
+    if (at > begin) /* all that is left is complete with the last operation */
+        close_bucket(plan, last, begin, at, payload);
 }
 
 /* Multiply-adds of a whole backward, were every layer trained. */
@@ -155,15 +151,16 @@ static void set_scratch(thaw_tape *tape, const thaw_plan *plan) {
         if (op->kind == THAW_OP_CONV)
             bytes = kernels->conv_scratch(&op->window, n);
         else if (op->kind == THAW_OP_DENSE)
-            bytes = kernels->dense_scratch(n, op->in_c, op->c);
+            bytes = kernels->dense_scratch(n * op->rows, op->in_c, op->c);
         else if (op->kind == THAW_OP_SCALE_SHIFT || op->kind == THAW_OP_BATCH_NORM)
             bytes = kernels->batch_norm_scratch(n * op->rows, op->c);
         if (op->again) { /* gradients of one more call before they are added */
             const thaw_layer *layer = &plan->model->layers[op->layer];
-            bytes = (bytes + 63) & ~(size_t)63;
+            bytes = thaw_align(bytes);
             for (int t = 0; t < layer->n_tensors; t++)
-                bytes += (layer->tensors[t].count + 15) / 16 * 64;
+                bytes += thaw_align(layer->tensors[t].count * sizeof(float));
         }
+        bytes = thaw_align(bytes); /* gradients of one more call are placed from its end */
         if (bytes > tape->scratch_bytes)
             tape->scratch_bytes = bytes;
     }
@@ -279,7 +276,7 @@ uint64_t thaw_plan_hash(const thaw_plan *plan) {
         hash = thaw_hash(place, sizeof place, hash);
     }
     for (int i = 0; i < plan->n_buckets; i++) {
-        uint64_t place[2] = {plan->buckets[i].offset, plan->buckets[i].count};
+        uint64_t place[3] = {plan->buckets[i].offset, plan->buckets[i].count, plan->buckets[i].payload};
         hash = thaw_hash(place, sizeof place, hash);
     }
     return hash;

@@ -74,10 +74,10 @@ static int new_pack(lowering *l, thaw_pack_kind kind, int layer, int norm, int64
     thaw_pack *pack = append(l, (void **)&l->tape->packs, &l->tape->n_packs, &l->capacity_packs, sizeof *pack);
     if (!pack)
         return -1;
-    count = (count + 15) & ~(size_t)15; /* 64-byte aligned packs */
+    count = thaw_align(count * sizeof(float)) / sizeof(float);
     *pack = (thaw_pack){.kind = kind, .layer = layer, .norm = norm, .c = c, .count = count,
                         .offset = l->tape->pack_floats,
-                        .refresh = plan->trainable[layer] || plan->batch_statistics[layer]};
+                        .refresh = plan->model->layers[layer].n_tensors > 0 && plan->trainable[layer]};
     l->tape->pack_floats += count;
     return l->tape->n_packs - 1;
 }
@@ -257,9 +257,12 @@ static void lower_conv(lowering *l, int node) {
     }
 }
 
+static double dense_flop(const thaw_op *op) { return 2.0 * (double)op->rows * (double)op->in_c * (double)op->c; }
+
 static void lower_dense(lowering *l, int node) {
     const thaw_layer *layer = layer_of(l, node);
     int layer_index = l->model->nodes[node].layer;
+    int64_t count = thaw_shape_count(&l->model->nodes[node].shape), rows = count / layer->config.filters;
     bool plain;
     thaw_activation act = activation_of(l, node, &plain), late = THAW_ACTIVATION_LINEAR;
     if (!fusible(l, act)) {
@@ -271,19 +274,21 @@ static void lower_dense(lowering *l, int node) {
         fuse_activation(l, &last, &act);
     int in = value_of(l, l->model->nodes[node].inputs[0]);
     int out = late == THAW_ACTIVATION_LINEAR ? output_value(l, last)
-                                             : new_value(l, THAW_REGION_ARENA, -1, layer->config.filters);
+                                             : new_value(l, THAW_REGION_ARENA, -1, count);
     thaw_op *op = new_op(l, THAW_OP_DENSE, layer_index, &in, 1, out);
     if (!op)
         return;
     op->act = act;
+    op->rows = rows; /* more than one: a map, whose cells are rows */
     op->in_c = layer->tensors[0].shape[0];
     op->c = layer->config.filters;
-    l->tape->forward_flop += 2.0 * (double)op->in_c * (double)op->c;
+    l->tape->forward_flop += dense_flop(op);
     if (late != THAW_ACTIVATION_LINEAR) {
         int z = out;
         op = new_op(l, THAW_OP_ACTIVATION, layer_index, &z, 1, output_value(l, node));
         if (op) {
             op->act = late;
+            op->rows = rows;
             op->c = layer->config.filters;
         }
     }
@@ -445,7 +450,7 @@ static void set_lifetimes(lowering *l) {
                 tape->values[op->out].gradient = place;
             }
             double flop = op->kind == THAW_OP_CONV    ? window_flop(&op->window)
-                          : op->kind == THAW_OP_DENSE ? 2.0 * (double)op->in_c * (double)op->c
+                          : op->kind == THAW_OP_DENSE ? dense_flop(op)
                                                       : 0.0;
             tape->backward_flop += flop * ((op->wants_dw ? 1 : 0) + (op->wants_dx ? 1 : 0));
         }

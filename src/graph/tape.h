@@ -26,6 +26,9 @@ typedef enum thaw_op_kind {
     THAW_OP_DROPOUT
 } thaw_op_kind;
 
+/* Blocks start at multiples of 64 bytes: arenas, flat blocks, packs, scratch. */
+static inline size_t thaw_align(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+
 /* Memory with a lifetime: bytes = per_image * images + fixed. */
 typedef struct thaw_place {
     size_t per_image, fixed;
