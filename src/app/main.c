@@ -22,14 +22,15 @@ static void print_log(thaw_log_level level, const char *line, void *payload) {
 }
 
 static thaw_status unknown_command(const char *name) {
-    const char *names[sizeof thaw_commands / sizeof *thaw_commands];
+    enum { COMMANDS = sizeof thaw_commands / sizeof *thaw_commands };
+    const char *names[COMMANDS + 2] = {[COMMANDS] = "--version", "--help"};
     for (size_t i = 0; i < sizeof later / sizeof *later; i++)
         if (strcmp(name, later[i]) == 0)
             return thaw_fail(THAW_USAGE, "%s is not there yet: thaw " THAW_VERSION " does not have this command; `thaw help` "
                                          "lists those that it has", name);
     for (int i = 0; i < thaw_n_commands; i++)
         names[i] = thaw_commands[i]->name;
-    const char *near = thaw_nearest(name, names, thaw_n_commands);
+    const char *near = thaw_nearest(name, names, COMMANDS + 2);
     return thaw_fail(THAW_USAGE, "unknown %s '%s'%s%s; `thaw help` lists the commands", *name == '-' ? "option" : "command",
                      name, *near ? ", did you mean " : "", near);
 }

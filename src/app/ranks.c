@@ -2,6 +2,7 @@
 #include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "app.h"
@@ -113,10 +114,11 @@ static void say_ranks(const thaw_app *app, const place *places, int ranks) {
     }
     if (least < most)
         snprintf(range, sizeof range, "%d to ", least);
-    thaw_info("%d rank%s on %d host%s x %s%d thread%s; %d core%s%s; %s; %s", ranks, ranks == 1 ? "" : "s", hosts,
+    const char *library = thaw_comm_library(app->comm); /* "Open MPI v4.1.4, package: ..." */
+    thaw_info("%d rank%s on %d host%s x %s%d thread%s; %d core%s%s; %s; %.*s", ranks, ranks == 1 ? "" : "s", hosts,
               hosts == 1 ? "" : "s", range, most, most == 1 ? "" : "s", places[0].host_cores,
               places[0].host_cores == 1 ? "" : "s", hosts == 1 ? "" : " on the first host", thaw_kernels_describe(),
-              thaw_comm_library(app->comm));
+              (int)strcspn(library, ","), library);
 }
 
 thaw_status thaw_app_threads(thaw_app *app, int wanted, bool say) {
