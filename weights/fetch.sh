@@ -38,7 +38,10 @@ fail() {
     exit "$code"
 }
 
-[ $# -ge 2 ] && [ $# -le 3 ] || fail 64 "expected NAME top|notop [DIR]; see fetch.sh --help"
+case $# in
+2 | 3) ;;
+*) fail 64 "expected NAME top|notop [DIR]; see fetch.sh --help" ;;
+esac
 name=$1 kind=$2 folder=${3:-${THAW_WEIGHTS:-weights}}
 case $kind in
 top | notop) ;;
@@ -88,7 +91,7 @@ if [ -e "$target" ]; then
     fail 65 "$target is there but is not the official file (expected $size bytes with md5 $md5); move it away and run again"
 fi
 mkdir -p "$folder" 2>/dev/null || fail 73 "folder $folder cannot be created"
-[ -d "$folder" ] && [ -w "$folder" ] || fail 73 "folder $folder cannot be written to"
+[ -w "$folder" ] || fail 73 "folder $folder cannot be written to"
 
 # Fetches $address to $part, behind the bytes that are there. A connection that stalls for a minute is given up.
 download() {
