@@ -3,7 +3,8 @@
  * Layout NHWC / HWIO. n images; a function with n = 0 does nothing. Row-major, 64-byte aligned base pointers. Functions
  * are called by the engine's main thread and use thaw_threads() OpenMP threads inside. Bits do not depend on the thread
  * count; in forward functions the bits of an image do not depend on n or on its position in the batch.
- * `scratch` has at least the bytes that the matching *_scratch function states for (shape, n). */
+ * `scratch` has at least the bytes that the matching *_scratch function states for (shape, n), at a thread count not below
+ * the one of the call, and is 64-byte aligned; fewer images need no more. */
 #ifndef THAW_KERNELS_H
 #define THAW_KERNELS_H
 

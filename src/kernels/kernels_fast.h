@@ -1,0 +1,36 @@
+/* Fast kernels: OpenBLAS (one thread a call) inside OpenMP threads that share pieces of work. What a piece is depends on the
+ * shape of the data alone, so the number of threads never changes a bit. Each file fills its part of the table. */
+#ifndef THAW_KERNELS_FAST_H
+#define THAW_KERNELS_FAST_H
+
+#include "base/threads.h"
+#include "kernels/kernels.h"
+
+void thaw_fast_conv(thaw_kernels *table);
+void thaw_fast_dense(thaw_kernels *table);
+void thaw_fast_pool(thaw_kernels *table);
+void thaw_fast_activation(thaw_kernels *table);
+void thaw_fast_rows(thaw_kernels *table);
+void thaw_fast_dropout(thaw_kernels *table);
+void thaw_fast_batch_norm(thaw_kernels *table);
+
+enum { THAW_PIECE = 8192 }; /* floats of a piece of an elementwise operation */
+
+/* y[i] = act(y[i]), i < count, by the calling thread; act is not SOFTMAX. */
+void thaw_fast_activate(thaw_activation act, int64_t count, float *y);
+/* y(rows,c) = act(y + bias(c)); rows are `stride` apart; bias may be NULL; act is not SOFTMAX. By the calling thread. */
+void thaw_fast_finish(int64_t rows, int64_t c, int64_t stride, const float *bias, thaw_activation act, float *y);
+
+/* Sums over rows are made in double, piece by piece, then over the pieces in order. */
+int64_t thaw_fast_sum_pieces(int64_t rows, int64_t c); /* grows with rows */
+/* out(width) = sum of the n rows of partial(n,width), in order. */
+void thaw_fast_sum_merge(int64_t n, int64_t width, const double *partial, double *out);
+/* out(c) = sum of the rows of x(rows,c); partial has thaw_fast_sum_pieces(rows, c) * c doubles. */
+void thaw_fast_column_sums(int64_t rows, int64_t c, const float *x, double *partial, float *out);
+
+static inline int64_t thaw_least(int64_t a, int64_t b) { return a < b ? a : b; }
+static inline int64_t thaw_most(int64_t a, int64_t b) { return a > b ? a : b; }
+static inline int64_t thaw_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+/* Floats of a block, in whole cache lines. */
+static inline int64_t thaw_lines(int64_t floats) { return (floats + 15) / 16 * 16; }
+#endif
