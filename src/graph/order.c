@@ -2,8 +2,8 @@
  * position, and thaw_model_finish.
  *
  * Keras: layers by falling depth (longest way to the output), ties in the order in which a depth-first walk from the output
- * first meets them. A nested model counts as one layer. Since thaw's graph is flat, each level of nesting is one walk in
- * which only edges between different groups (nested models of that level, or single layers) have length 1. */
+ * first meets them. A nested model counts as one layer. Since thaw's graph is flat, each level of nesting is one walk over
+ * groups (nested models of that level, or single layers), in which edges inside a call of a nested model have length 0. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,12 +53,32 @@ static void set_groups(const thaw_model *model, int level, int *group) {
     }
 }
 
-/* Work arrays of a walk, per node or per group. */
+/* Work arrays of a walk. */
 typedef struct walk {
-    int *post, *stack, *next_input, *node_depth; /* per node */
-    int *index, *depth;                          /* per group */
-    bool *seen;                                  /* per node */
+    int *post, *stack, *next_input, *node_depth, *call; /* per node */
+    int *index, *depth, *calls;                         /* per group */
+    int *total, *so_far;                                /* per layer: calls */
+    bool *seen;                                         /* per node */
 } walk;
+
+static int divisor(int a, int b) { return b == 0 ? a : divisor(b, a % b); }
+
+/* Numbers the calls of each nested model: call[node], -1 for a single layer. A model that is called r times calls each of its
+ * layers a multiple of r times, in the same order each time; r is their greatest common divisor. */
+static void number_calls(const thaw_model *model, int level, const int *group, walk *w) {
+    for (int i = 0; i < model->n_layers; i++)
+        w->total[i] = w->so_far[i] = w->calls[i] = 0;
+    for (int i = 0; i < model->n_nodes; i++)
+        w->total[model->nodes[i].layer]++;
+    for (int i = 0; i < model->n_layers; i++)
+        w->calls[group[i]] = divisor(w->total[i], w->calls[group[i]]);
+    for (int i = 0; i < model->n_nodes; i++) {
+        int layer = model->nodes[i].layer;
+        const char *name = model->layers[layer].name;
+        bool in_nested = model->nested && name[group_length(name, level)] == '/';
+        w->call[i] = in_nested ? w->so_far[layer]++ / (w->total[layer] / w->calls[group[layer]]) : -1;
+    }
+}
 
 /* Steps 1 and 2 of the algorithm on one level. */
 static void walk_level(const thaw_model *model, int output, const int *group, walk *w) {
@@ -96,7 +116,8 @@ static void walk_level(const thaw_model *model, int output, const int *group, wa
         w->depth[g] = w->node_depth[node];
         for (int k = 0; k < model->nodes[node].n_inputs; k++) {
             int input = model->nodes[node].inputs[k];
-            int depth = w->node_depth[node] + (group[model->nodes[input].layer] != g);
+            bool inside = w->call[node] >= 0 && w->call[input] == w->call[node] && group[model->nodes[input].layer] == g;
+            int depth = w->node_depth[node] + !inside;
             if (w->node_depth[input] < depth)
                 w->node_depth[input] = depth;
         }
@@ -121,15 +142,17 @@ thaw_status thaw_order_layers(const thaw_model *model, int output, const bool *n
     walk w = {0};
     thaw_status status = THAW_OK;
     sort_key *keys = thaw_calloc(layers + 1, sizeof *keys);
-    int *work = thaw_calloc(4 * nodes + 2 * layers + 1, sizeof *work);
+    int *work = thaw_calloc(5 * nodes + 5 * layers + 1, sizeof *work);
     bool *flags = thaw_calloc(nodes + layers + 1, sizeof *flags), *used = flags ? flags + nodes : NULL;
     *n = 0;
     if (!keys || !work || !flags) {
         status = thaw_fail(THAW_RESOURCE, "no memory to order the layers of %s", model->name);
         goto out;
     }
+    int *per_layer = work + 5 * nodes;
     w = (walk){.post = work, .stack = work + nodes, .next_input = work + 2 * nodes, .node_depth = work + 3 * nodes,
-               .index = work + 4 * nodes, .depth = work + 4 * nodes + layers, .seen = flags};
+               .call = work + 4 * nodes, .index = per_layer, .depth = per_layer + layers, .calls = per_layer + 2 * layers,
+               .total = per_layer + 3 * layers, .so_far = per_layer + 4 * layers, .seen = flags};
     int levels = count_levels(model);
     for (int i = 0; i < model->n_nodes; i++)
         if (needed[i])
@@ -138,6 +161,7 @@ thaw_status thaw_order_layers(const thaw_model *model, int output, const bool *n
         keys[i] = (sort_key){.layer = i, .head = model->layers[i].head, .n = reorder ? 2 * levels : 0};
     for (int level = 0; reorder && level < levels; level++) {
         set_groups(model, level, group);
+        number_calls(model, level, group, &w);
         walk_level(model, output, group, &w);
         for (int i = 0; i < model->n_layers; i++) {
             keys[i].values[2 * level] = -w.depth[group[i]];

@@ -72,7 +72,7 @@ def order(model, prefix, top):
 
 def main():
     graphs = int(sys.argv[1]) if len(sys.argv) > 1 else 24
-    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 1
+    seed = int(sys.argv[2]) if len(sys.argv) > 2 else 7
     lines = []
     for g in range(graphs):
         rng = random.Random(seed * 100003 + g)
