@@ -91,15 +91,18 @@ static void warn_of_binding(const place *places, int ranks, bool chosen) {
             return;
         }
         if (threads > p->host_cores) {
-            thaw_warn("%d rank%s with %d threads in all share %d core%s of a host and slow each other down: use fewer ranks a "
-                      "host%s", neighbours, neighbours == 1 ? "" : "s", threads, p->host_cores,
-                      p->host_cores == 1 ? "" : "s", chosen ? " or a lower OMP_NUM_THREADS" : "");
+            const char *advice = !chosen           ? "use fewer ranks a host"
+                                 : neighbours == 1 ? "use a lower OMP_NUM_THREADS"
+                                                   : "use a lower OMP_NUM_THREADS or fewer ranks a host";
+            thaw_warn("%d threads of %d rank%s share %d core%s of a host and slow each other down: %s", threads, neighbours,
+                      neighbours == 1 ? "" : "s", p->host_cores, p->host_cores == 1 ? "" : "s", advice);
             return;
         }
         if (!chosen && p->launcher_cores > p->host_cores) {
-            thaw_warn("%d rank%s bound to %d core%s of a host leave %d cores idle: start with mpirun --bind-to none, or "
-                      "--map-by slot:PE=%d", neighbours, neighbours == 1 ? "" : "s", p->host_cores,
-                      p->host_cores == 1 ? "" : "s", p->launcher_cores - p->host_cores, spread > 0 ? spread : 1);
+            const int idle = p->launcher_cores - p->host_cores;
+            thaw_warn("%d core%s of a host idle, since its %d rank%s bound to %d: start with mpirun --bind-to none, or "
+                      "--map-by slot:PE=%d", idle, idle == 1 ? " is" : "s are", neighbours, neighbours == 1 ? " is" : "s are",
+                      p->host_cores, spread > 0 ? spread : 1);
             return;
         }
     }

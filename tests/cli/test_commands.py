@@ -147,7 +147,8 @@ class Usage(harness.Case):
 class Threads(harness.Case):
     def line(self, prefix=None, threads="", ranks=0, arguments=("bench", "--model", "nowhere.h5")):
         """(ranks, threads, cores) of the line about ranks, and the warnings."""
-        result = harness.run(*arguments, env={"OMP_NUM_THREADS": threads}, prefix=prefix, ranks=ranks)
+        choice = ["env", "OMP_NUM_THREADS=" + threads] if threads else ["env", "-u", "OMP_NUM_THREADS"]
+        result = harness.run(*arguments, prefix=choice + (prefix or harness.mpirun(ranks)))
         self.assertEqual(result.status, 66, str(result))
         found = re.findall(r"(?m)^(\d+) ranks? on 1 host x (\d+) threads?; (\d+) cores?;", result.err)
         self.assertEqual(len(found), 1, str(result))
