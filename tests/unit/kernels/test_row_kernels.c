@@ -13,7 +13,7 @@ static void compare(const float *a, const float *b, int64_t count, thaw_activati
     if (exact(act))
         assert_same(a, b, count, what);
     else
-        assert_near(a, b, count, 1e-6, what);
+        assert_near(a, b, count, 3e-6, what); /* gradients up to 5 cancel old values up to 5 */
 }
 
 static void test_activations(void **state) {
