@@ -63,20 +63,13 @@ static void show_progress(thaw_run *run, int64_t step, int64_t steps, double epo
 }
 
 
-/* Bytes that a step handed to the exchange: gradients, and the pads that keep tensors aligned. */
-static void count_bytes(thaw_run *run, int64_t handed) {
-    int64_t gradients = handed < run->plan->gradient_bytes ? handed : run->plan->gradient_bytes;
-    run->epoch_tally.exchanged += gradients;
-    run->epoch_tally.other += handed - gradients;
-}
-
 /* One step: compute on this rank's images, exchange, agree, update. */
 static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *stop) {
     const thaw_job *job = run->job;
     thaw_tally *tally = &run->epoch_tally;
     thaw_phases *t = &tally->phases;
     double control[CONTROL_WORDS] = {0}, mark = thaw_clock();
-    int64_t handed_before = (int64_t)thaw_exchange_bytes(run->exchange);
+    uint64_t handed_before = thaw_exchange_bytes(run->exchange);
     thaw_batch batch = {0};
     thaw_sums sums = {0};
     thaw_status mine = thaw_loader_next(run->loader, &batch);
@@ -98,7 +91,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
     t->backward += lap(&mark);
 
     thaw_status exchanged = thaw_exchange_finish(run->exchange);
-    count_bytes(run, (int64_t)thaw_exchange_bytes(run->exchange) - handed_before);
+    tally->exchanged += (int64_t)(thaw_exchange_bytes(run->exchange) - handed_before);
     control[CONTROL_FAILED] = mine != THAW_OK;
     control[CONTROL_STOP] = run->options->stop && *run->options->stop;
     control[CONTROL_CHECKPOINT] = thaw_comm_rank(run->comm) == 0 && job->checkpoint_minutes > 0.0 &&

@@ -30,7 +30,7 @@ typedef struct thaw_tally {
     double seconds, validation_seconds; /* of training steps, of validation */
     int64_t steps;
     int64_t exchanged; /* bytes of gradients handed to the exchange */
-    int64_t other;     /* bytes of all other traffic: control words, statistics, pads between tensors */
+    int64_t other;     /* bytes of all other traffic: control words, batch statistics, sums of validation */
 } thaw_tally;
 
 /* Where the run stands: what is to be done next. Plain data, saved in checkpoints. */
