@@ -36,7 +36,8 @@ static void by_hand(float *x, const thaw_loader_options *o, int64_t sample, int6
     char *path = thaw_path_join(images->root, images->paths[sample]);
     succeed(thaw_pixels_load(&pixels, path));
     thaw_resize(x, H, W, &pixels, taps);
-    *flipped = o->augment && thaw_uniform(thaw_philox(o->seed, THAW_DRAW_AUGMENT, (uint32_t)epoch, (uint64_t)sample, 0).word[0]) < 0.5f;
+    const thaw_draw draw = thaw_philox(o->seed, THAW_DRAW_AUGMENT, (uint32_t)epoch, (uint64_t)sample, 0);
+    *flipped = o->augment && thaw_uniform(draw.word[0]) < 0.5f;
     if (*flipped)
         thaw_flip(x, H, W, 3);
     thaw_preprocess_apply(x, H * W, 3, o->preprocess);
@@ -187,9 +188,6 @@ static void test_refused(void **state) {
     }
 }
 
-/* The engine's thread asks for no memory while it takes batches (arrays: nobody does). */
-static void test_signals_and_memory(void **state);
-
 static void write_dataset(hid_t file, const char *name, hid_t type, int rank, const hsize_t *dims, const void *data,
                           const hsize_t *chunk) {
     hid_t space = H5Screate_simple(rank, dims, NULL), plist = H5Pcreate(H5P_DATASET_CREATE);
@@ -321,6 +319,7 @@ static void test_array_shapes(void **state) {
     thaw_dataset_free(flat);
 }
 
+/* Between the start of a pass and its end nobody asks for memory (of images, the decoding threads may). */
 static void test_signals_and_memory(void **state) {
     (void)state;
     make_arrays();
