@@ -82,11 +82,14 @@ thaw_status thaw_h5_open(thaw_h5 *h5, const char *path) {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     H5PLset_loading_state(0); /* a file may name a filter: no code is loaded for it */
     H5FD_file_image_callbacks_t callbacks = {lend, lend_copy, lend_resize, lend_free, lend_payload, lend_payload_free, h5};
+    /* HDF5 asks for the name of an image to be that of no file, and takes images of one name for one file. */
+    char *name = thaw_format("/dev/null/%p", h5->image);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
-    if (access >= 0 && H5Pset_fapl_core(access, 1 << 16, 0) >= 0 &&
+    if (name && access >= 0 && H5Pset_fapl_core(access, 1 << 16, 0) >= 0 &&
         H5Pset_file_image_callbacks(access, &callbacks) >= 0 && H5Pset_file_image(access, h5->image, h5->size) >= 0)
-        h5->file = H5Fopen(path, H5F_ACC_RDONLY, access);
+        h5->file = H5Fopen(name, H5F_ACC_RDONLY, access);
     H5Pclose(access);
+    thaw_free(name);
     if (h5->file >= 0)
         return THAW_OK;
     status = thaw_fail(THAW_DATA, "%s: the HDF5 file is truncated or damaged (%zu bytes)", path, h5->size);

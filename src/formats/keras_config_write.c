@@ -356,9 +356,9 @@ static cJSON *print_net(const printer *p, const thaw_keras_net *net, bool inside
     }
     if (net->sequential)
         return entry;
-    cJSON *inputs = cJSON_AddArrayToObject(config, "input_layers"), *outputs = cJSON_AddArrayToObject(config, "output_layers");
-    cJSON_AddItemToArray(inputs, triple(p, net, (thaw_keras_ref){net->input, 0}, true));
-    cJSON_AddItemToArray(outputs, triple(p, net, net->output, true));
+    /* Bare triples: a list of one would make Keras 3 give a list of one tensor. */
+    cJSON_AddItemToObject(config, "input_layers", triple(p, net, (thaw_keras_ref){net->input, 0}, true));
+    cJSON_AddItemToObject(config, "output_layers", triple(p, net, net->output, true));
     return entry;
 }
 
