@@ -79,7 +79,7 @@ void thaw_event_integer(thaw_event *event, const char *key, int64_t value) {
 void thaw_event_text(thaw_event *event, const char *key, const char *text) {
     thaw_buffer quoted = {0};
     if (text)
-        thaw_json_text(&quoted, text);
+        thaw_buffer_json(&quoted, text);
     add(event, key, !text ? cJSON_CreateNull() : quoted.failed ? NULL : cJSON_CreateRaw(quoted.data));
     thaw_buffer_free(&quoted);
 }

@@ -23,7 +23,7 @@ static size_t sequence(const unsigned char *at) {
     return 0;
 }
 
-void thaw_json_text(thaw_buffer *out, const char *text) {
+void thaw_buffer_json(thaw_buffer *out, const char *text) {
     thaw_buffer_put(out, "\"", 1);
     for (const unsigned char *at = (const unsigned char *)text; *at;) {
         size_t length = sequence(at);

@@ -6,5 +6,5 @@
 
 /* Appends `text` in quotes, escaped. Bytes that are no UTF-8 (file names may hold any) become U+FFFD, so that every reader
  * takes the line. */
-void thaw_json_text(thaw_buffer *out, const char *text);
+void thaw_buffer_json(thaw_buffer *out, const char *text);
 #endif

@@ -123,7 +123,7 @@ static void write_jsonl(thaw_buffer *out, const outputs *o) {
         if (o->dataset->arrays)
             thaw_buffer_printf(out, "%s", name);
         else
-            thaw_json_text(out, name);
+            thaw_buffer_json(out, name);
         for (int64_t u = 0; u < o->units; u++) {
             double y = (double)o->y[i * o->units + u];
             thaw_buffer_printf(out, "%s", u ? "," : ",\"y\":[");
@@ -136,7 +136,7 @@ static void write_jsonl(thaw_buffer *out, const outputs *o) {
         if (o->classes) {
             int index = class_index(o, i);
             thaw_buffer_printf(out, ",\"index\":%d,\"class\":", index);
-            thaw_json_text(out, o->notes->class_names[index]);
+            thaw_buffer_json(out, o->notes->class_names[index]);
         }
         thaw_buffer_put(out, "}\n", 2);
         thaw_free(name);

@@ -103,8 +103,8 @@ def optimizer_case(text, kind, fields, make, l2=0.0, scale=1.0):
     for step in grads:
         given = [g + np.float32(l2) * 2 * v.numpy() if l2 else g for g, v in zip(step, variables)]
         optimizer.apply_gradients([(tf.constant(g), v) for g, v in zip(given, variables)])
-    print("    {\"%s\", {.kind = %s, %s}, %.9gf,\n     {%s},\n     {%s},\n     {%s}}," % (
-        text, kind, fields, l2, floats(np.concatenate(start)), floats(np.concatenate([g for s in grads for g in s])),
+    print("    {\"%s\",\n     {.kind = %s,\n      %s},\n     %s,\n     {%s},\n     {%s},\n     {%s}}," % (
+        text, kind, fields, floats([l2]), floats(np.concatenate(start)), floats(np.concatenate([g for s in grads for g in s])),
         floats(np.concatenate([v.numpy() for v in variables]))))
 
 
