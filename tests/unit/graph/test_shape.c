@@ -209,7 +209,7 @@ static void test_rescaling(void **state) {
     (void)state;
     thaw_layer layer;
     thaw_shape shape;
-    thaw_model *model;
+    thaw_model *model = NULL;
     size_t before = thaw_memory_live();
     thaw_layer_default(&layer, THAW_LAYER_RESCALING, "r");
     OK(call_on(&model, &layer, 4, 4, 3, &shape));
