@@ -2,8 +2,8 @@
  * position, and thaw_model_finish.
  *
  * Keras: layers by falling depth (longest way to the output), ties in the order in which a depth-first walk from the output
- * first meets them. A nested model counts as one layer. Since thaw's graph is flat, each level of nesting is one walk in
- * which only edges between different groups (nested models of that level, or single layers) have length 1. */
+ * first meets them. A nested model counts as one layer. Since thaw's graph is flat, each level of nesting is one walk over
+ * groups (nested models of that level, or single layers), in which edges inside a call of a nested model have length 0. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -53,15 +53,57 @@ static void set_groups(const thaw_model *model, int level, int *group) {
     }
 }
 
-/* Work arrays of a walk, per node or per group. */
+/* Work arrays of a walk. */
 typedef struct walk {
-    int *post, *stack, *next_input, *node_depth; /* per node */
-    int *index, *depth;                          /* per group */
-    bool *seen;                                  /* per node */
+    int *post, *stack, *next_input, *node_depth, *call; /* per node */
+    int *index, *depth, *calls, *common, *last;         /* per group */
+    int *total, *so_far;                                /* per layer: calls */
+    bool *seen;                                         /* per node */
 } walk;
 
+static int divisor(int a, int b) { return b == 0 ? a : divisor(b, a % b); }
+
+/* Sets call[node] of the nested models' nodes for the numbers of calls assumed. False, with one fewer assumed, where the
+ * calls of a model would not lie behind each other. */
+static bool try_calls(const thaw_model *model, int level, const int *group, walk *w) {
+    bool fits = true;
+    for (int i = 0; i < model->n_layers; i++)
+        w->so_far[i] = w->last[i] = 0;
+    for (int i = 0; i < model->n_nodes; i++) {
+        int layer = model->nodes[i].layer, g = group[layer];
+        const char *name = model->layers[layer].name;
+        w->call[i] = -1;
+        if (!model->nested || name[group_length(name, level)] != '/')
+            continue;
+        w->call[i] = w->so_far[layer]++ / (w->total[layer] / w->calls[g]);
+        if (w->call[i] < w->last[g]) {
+            do
+                w->calls[g]--;
+            while (w->common[g] % w->calls[g] != 0); /* ends at 1, which always fits */
+            fits = false;
+            break;
+        }
+        w->last[g] = w->call[i];
+    }
+    return fits;
+}
+
+/* Numbers the calls of each nested model: call[node], -1 for a single layer. A model that is called r times calls each of its
+ * layers a multiple of r times, one call behind the other; r is the largest number that fits. (Wrong only for a model that
+ * itself calls every one of its layers several times in a row.) */
+static void number_calls(const thaw_model *model, int level, const int *group, walk *w) {
+    for (int i = 0; i < model->n_layers; i++)
+        w->total[i] = w->common[i] = 0;
+    for (int i = 0; i < model->n_nodes; i++)
+        w->total[model->nodes[i].layer]++;
+    for (int i = 0; i < model->n_layers; i++)
+        w->common[group[i]] = w->calls[group[i]] = divisor(w->total[i], w->common[group[i]]);
+    while (!try_calls(model, level, group, w)) {
+    }
+}
+
 /* Steps 1 and 2 of the algorithm on one level. */
-static void walk_level(const thaw_model *model, int output, const int *group, walk *w) {
+static void walk_level(const thaw_model *model, int output, int level, const int *group, walk *w) {
     int n_post = 0, n_stack = 0, n_index = 0;
     for (int i = 0; i < model->n_nodes; i++) {
         w->seen[i] = false;
@@ -89,6 +131,7 @@ static void walk_level(const thaw_model *model, int output, const int *group, wa
             w->stack[n_stack++] = input;
         }
     }
+    number_calls(model, level, group, w);
     while (n_post > 0) {
         int node = w->post[--n_post], g = group[model->nodes[node].layer];
         if (w->node_depth[node] < w->depth[g])
@@ -96,7 +139,8 @@ static void walk_level(const thaw_model *model, int output, const int *group, wa
         w->depth[g] = w->node_depth[node];
         for (int k = 0; k < model->nodes[node].n_inputs; k++) {
             int input = model->nodes[node].inputs[k];
-            int depth = w->node_depth[node] + (group[model->nodes[input].layer] != g);
+            bool inside = w->call[node] >= 0 && w->call[input] == w->call[node] && group[model->nodes[input].layer] == g;
+            int depth = w->node_depth[node] + !inside;
             if (w->node_depth[input] < depth)
                 w->node_depth[input] = depth;
         }
@@ -121,15 +165,18 @@ thaw_status thaw_order_layers(const thaw_model *model, int output, const bool *n
     walk w = {0};
     thaw_status status = THAW_OK;
     sort_key *keys = thaw_calloc(layers + 1, sizeof *keys);
-    int *work = thaw_calloc(4 * nodes + 2 * layers + 1, sizeof *work);
+    int *work = thaw_calloc(5 * nodes + 7 * layers + 1, sizeof *work);
     bool *flags = thaw_calloc(nodes + layers + 1, sizeof *flags), *used = flags ? flags + nodes : NULL;
     *n = 0;
     if (!keys || !work || !flags) {
         status = thaw_fail(THAW_RESOURCE, "no memory to order the layers of %s", model->name);
         goto out;
     }
+    int *per_layer = work + 5 * nodes;
     w = (walk){.post = work, .stack = work + nodes, .next_input = work + 2 * nodes, .node_depth = work + 3 * nodes,
-               .index = work + 4 * nodes, .depth = work + 4 * nodes + layers, .seen = flags};
+               .call = work + 4 * nodes, .index = per_layer, .depth = per_layer + layers, .calls = per_layer + 2 * layers,
+               .total = per_layer + 3 * layers, .so_far = per_layer + 4 * layers, .common = per_layer + 5 * layers,
+               .last = per_layer + 6 * layers, .seen = flags};
     int levels = count_levels(model);
     for (int i = 0; i < model->n_nodes; i++)
         if (needed[i])
@@ -138,7 +185,7 @@ thaw_status thaw_order_layers(const thaw_model *model, int output, const bool *n
         keys[i] = (sort_key){.layer = i, .head = model->layers[i].head, .n = reorder ? 2 * levels : 0};
     for (int level = 0; reorder && level < levels; level++) {
         set_groups(model, level, group);
-        walk_level(model, output, group, &w);
+        walk_level(model, output, level, group, &w);
         for (int i = 0; i < model->n_layers; i++) {
             keys[i].values[2 * level] = -w.depth[group[i]];
             keys[i].values[2 * level + 1] = w.index[group[i]];

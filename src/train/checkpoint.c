@@ -47,6 +47,7 @@ thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool r
     for (int64_t i = 0; i < tensors && !in.failed; i++) {
         char *name = thaw_reader_text(&in);
         size_t count = (size_t)thaw_reader_i64(&in);
+        in.failed = in.failed || count > in.size / sizeof(float);
         const thaw_segment *segment = NULL;
         for (int k = 0; name && k < run->plan->n_tensors; k++)
             if (strcmp(run->segments[k].name, name) == 0 && run->segments[k].count == count)
@@ -69,12 +70,12 @@ static void pack_state(thaw_buffer *out, const thaw_run *run, const char *job_te
     thaw_buffer_put(out, &run->at, sizeof run->at);
     thaw_buffer_put(out, &run->decisions, sizeof run->decisions);
     thaw_buffer_put(out, &run->sums, sizeof run->sums);
-    thaw_buffer_put(out, &run->stage_phases, sizeof run->stage_phases);
+    thaw_buffer_put(out, &run->epoch_tally, sizeof run->epoch_tally);
+    thaw_buffer_put(out, &run->stage_tally, sizeof run->stage_tally);
     thaw_buffer_i64(out, (int64_t)thaw_history_size(run->history));
     thaw_buffer_i64(out, (int64_t)thaw_events_size(run->events));
     thaw_buffer_i64(out, model->n_layers);
     thaw_buffer_i64(out, run->has_previous);
-    thaw_buffer_put(out, run->touched, (size_t)model->n_layers * sizeof(bool));
     thaw_buffer_put(out, run->previous, (size_t)model->n_layers * sizeof(bool));
     for (int i = 0; i < model->n_layers; i++)
         for (int t = 0; t < model->layers[i].n_tensors; t++) {
@@ -124,13 +125,18 @@ static void free_names(char **names, int n) {
     thaw_free(names);
 }
 
-/* Removes all but the newest `keep`, after the new one is safe. */
-static void prune(const char *folder, int64_t keep) {
+/* Removes all but the newest `keep` up to the new one, which is safe. Later ones stay: a run that goes on from an older
+ * checkpoint comes to the same states, and replaces them. */
+static void prune(const char *folder, const char *newest, int64_t keep) {
     char **names;
-    int n;
-    if (list_checkpoints(&names, &n, folder) != THAW_OK)
+    int n, last = 0;
+    if (list_checkpoints(&names, &n, folder) != THAW_OK) {
+        thaw_warn("old checkpoints stay: %s", thaw_message());
         return;
-    for (int i = 0; i < n - keep; i++) {
+    }
+    while (last < n && strcmp(names[last], newest) <= 0)
+        last++;
+    for (int i = 0; i < last - keep; i++) {
         char *path = thaw_path_join(folder, names[i]);
         if (path && thaw_io_remove(path) != THAW_OK)
             thaw_warn("old checkpoint %s cannot be removed: %s", path, thaw_message());
@@ -143,10 +149,10 @@ static thaw_status save_here(thaw_run *run) {
     thaw_buffer state = {0};
     char *text = thaw_job_text(run->job);
     char *folder = thaw_path_join(run->folder, "checkpoints");
-    /* Position inside the name: step, then a letter that sorts an epoch's end behind its last step. */
-    char *path = folder ? thaw_format("%s/step-%012lld-%04lld.ckpt", folder, (long long)run->at.total_steps,
-                                      (long long)(run->at.total_epochs + run->at.finished))
-                        : NULL;
+    /* Step, then epochs: the end of an epoch is behind its last step, the end of the run behind that of its last epoch. */
+    char *name = thaw_format("step-%012lld-%09lld.ckpt", (long long)run->at.total_steps,
+                             (long long)(run->at.total_epochs + run->at.finished));
+    char *path = folder && name ? thaw_path_join(folder, name) : NULL;
     thaw_status status = THAW_OK;
     if (text && path)
         pack_state(&state, run, text);
@@ -157,9 +163,10 @@ static thaw_status save_here(thaw_run *run) {
     if (status == THAW_OK)
         status = thaw_io_write_atomic(path, state.data, state.size);
     if (status == THAW_OK)
-        prune(folder, run->job->checkpoint_keep);
+        prune(folder, name, run->job->checkpoint_keep);
     thaw_buffer_free(&state);
     thaw_free(text);
+    thaw_free(name);
     thaw_free(folder);
     thaw_free(path);
     return status;
@@ -200,14 +207,17 @@ static thaw_status find(const thaw_run *run, void **bytes, size_t *size) {
     thaw_status status = folder ? list_checkpoints(&names, &n, folder) : thaw_fail(THAW_RESOURCE, "no memory");
     for (int i = n - 1; i >= 0 && status == THAW_OK && !*bytes; i--) {
         char *path = thaw_path_join(folder, names[i]);
-        if (!path || thaw_io_read(bytes, size, path, 0) != THAW_OK || !valid(*bytes, *size)) {
-            thaw_warn("checkpoint %s is damaged, trying the one before", path ? path : names[i]);
+        status = path ? thaw_io_read(bytes, size, path, 0) : thaw_fail(THAW_RESOURCE, "no memory");
+        if (status == THAW_OK && !valid(*bytes, *size)) {
+            thaw_warn("checkpoint %s is damaged, trying the one before", path);
             thaw_free(*bytes);
             *bytes = NULL;
             *size = 0;
         }
         thaw_free(path);
     }
+    if (status == THAW_OK && n > 0 && !*bytes)
+        status = thaw_fail(THAW_DATA, "every checkpoint in %s is damaged; start over with --resume never", folder);
     free_names(names, n);
     thaw_free(folder);
     return status;
@@ -236,13 +246,14 @@ static thaw_status unpack_state(thaw_run *run, const void *bytes, size_t size) {
     thaw_reader_get(&in, &run->at, sizeof run->at);
     thaw_reader_get(&in, &run->decisions, sizeof run->decisions);
     thaw_reader_get(&in, &run->sums, sizeof run->sums);
-    thaw_reader_get(&in, &run->stage_phases, sizeof run->stage_phases);
-    uint64_t history = (uint64_t)thaw_reader_i64(&in), events = (uint64_t)thaw_reader_i64(&in);
+    thaw_reader_get(&in, &run->epoch_tally, sizeof run->epoch_tally);
+    thaw_reader_get(&in, &run->stage_tally, sizeof run->stage_tally);
+    run->history_size = (uint64_t)thaw_reader_i64(&in);
+    run->events_size = (uint64_t)thaw_reader_i64(&in);
     if (thaw_reader_i64(&in) != model->n_layers)
         THAW_GOTO(thaw_fail(THAW_MISMATCH, "the network changed since the run in %s began; start over with --resume never",
                             run->folder));
     run->has_previous = thaw_reader_i64(&in) != 0;
-    thaw_reader_get(&in, run->touched, (size_t)model->n_layers * sizeof(bool));
     thaw_reader_get(&in, run->previous, (size_t)model->n_layers * sizeof(bool));
     memcpy(run->trainable, run->previous, (size_t)model->n_layers * sizeof(bool)); /* until a stage begins */
     for (int i = 0; i < model->n_layers; i++)
@@ -257,8 +268,10 @@ static thaw_status unpack_state(thaw_run *run, const void *bytes, size_t size) {
     const void *optimizer = thaw_reader_borrow(&in, state);
     thaw_buffer_put(&run->carried, optimizer, optimizer ? state : 0);
     size_t best = (size_t)thaw_reader_i64(&in);
-    if (best) { /* the stage takes this copy over */
+    in.failed = in.failed || best > (in.size - in.at) / sizeof(float);
+    if (best && !in.failed) { /* the stage takes this copy over */
         run->best = thaw_calloc(best, sizeof *run->best);
+        run->best_count = best;
         if (!run->best)
             THAW_GOTO(thaw_fail(THAW_RESOURCE, "no memory for a copy of the best weights"));
         thaw_reader_get(&in, run->best, best * sizeof(float));
@@ -267,8 +280,6 @@ static thaw_status unpack_state(thaw_run *run, const void *bytes, size_t size) {
     if (in.failed || run->carried.failed)
         THAW_GOTO(thaw_fail(THAW_MISMATCH, "the checkpoint in %s is of another version of thaw; start over with --resume never",
                             run->folder));
-    thaw_history_rewind(run->history, history);
-    thaw_events_rewind(run->events, events);
 out:
     thaw_free(text);
     thaw_job_free(before);
@@ -282,11 +293,11 @@ thaw_status thaw_checkpoint_load(thaw_run *run, bool *found) {
     *found = false;
     if (thaw_comm_rank(run->comm) == 0)
         status = find(run, &bytes, &size);
-    THAW_TRY(thaw_comm_agree(run->comm, status));
-    THAW_TRY(thaw_comm_broadcast_buffer(run->comm, &bytes, &size, 0));
-    if (size)
-        status = unpack_state(run, bytes, size);
+    THAW_GOTO(thaw_comm_agree(run->comm, status));
+    THAW_GOTO(thaw_comm_broadcast_buffer(run->comm, &bytes, &size, 0));
+    status = thaw_comm_agree(run->comm, size ? unpack_state(run, bytes, size) : THAW_OK);
     *found = size > 0;
+out:
     thaw_free(bytes);
-    return thaw_comm_agree(run->comm, status);
+    return status;
 }

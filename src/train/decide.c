@@ -20,14 +20,13 @@ double thaw_values_get(const thaw_values *values, const char *name) {
     return i < 0 ? (double)NAN : values->values[i];
 }
 
-void thaw_decisions_init(thaw_decisions *decisions, const thaw_job *job) {
+void thaw_decisions_init(thaw_decisions *decisions) {
     memset(decisions, 0, sizeof *decisions); /* padding too: it is saved byte by byte */
     decisions->best_epoch = -1;
-    if (job->n_stages)
-        thaw_decisions_stage(decisions, &job->stages[0]);
+    thaw_decisions_stage(decisions);
 }
 
-void thaw_decisions_stage(thaw_decisions *decisions, const thaw_job_stage *stage) {
+void thaw_decisions_stage(thaw_decisions *decisions) {
     decisions->stop_wait = 0;
     decisions->stop_best_epoch = -1;
     decisions->stop_best = 0.0;

@@ -31,8 +31,8 @@ typedef struct thaw_decisions {
 } thaw_decisions;
 
 /* Before the first stage; of each stage before its first epoch. */
-void thaw_decisions_init(thaw_decisions *decisions, const thaw_job *job);
-void thaw_decisions_stage(thaw_decisions *decisions, const thaw_job_stage *stage);
+void thaw_decisions_init(thaw_decisions *decisions);
+void thaw_decisions_stage(thaw_decisions *decisions);
 
 typedef struct thaw_verdict {
     bool stop;             /* early stopping ends the stage */

@@ -6,16 +6,15 @@
 
 #include "base/clock.h"
 #include "base/log.h"
-#include "base/memory.h"
 #include "train/run.h"
 
 /* The control word: sums over ranks. */
 enum { CONTROL_FAILED, CONTROL_STOP, CONTROL_CHECKPOINT, CONTROL_NONFINITE, CONTROL_IMAGES, CONTROL_LOSS, CONTROL_METRIC,
        CONTROL_WORDS = CONTROL_METRIC + THAW_METRICS };
 
-int64_t thaw_epoch_steps(const thaw_run *run) {
-    return (run->train->n + run->job->batch_size - 1) / run->job->batch_size;
-}
+#define PROGRESS_SECONDS 5.0
+
+int64_t thaw_batches(int64_t samples, int64_t size) { return (samples + size - 1) / size; }
 
 /* Images of global batch b of n samples in batches of `size`. */
 static int64_t batch_images(int64_t n, int64_t size, int64_t b) {
@@ -44,10 +43,10 @@ static double lap(double *mark) {
     return seconds;
 }
 
-static void show_progress(thaw_run *run, int64_t step, int64_t steps, double epoch_started, double images_at_start,
-                          bool last) {
+/* A line every few seconds. */
+static void show_progress(thaw_run *run, int64_t step, int64_t steps, double epoch_started, double images_at_start) {
     double now = thaw_clock();
-    if (!last && now - run->last_progress < 5.0)
+    if (now - run->last_progress < PROGRESS_SECONDS)
         return;
     run->last_progress = now;
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
@@ -57,24 +56,20 @@ static void show_progress(thaw_run *run, int64_t step, int64_t steps, double epo
     for (int m = 0; m < run->objective.n_metrics && at < sizeof metrics; m++)
         at += (size_t)snprintf(metrics + at, sizeof metrics - at, " %s %.4f", thaw_metric_name(run->objective.metrics[m]),
                                run->sums.metric[m] / images);
-    double left = ((double)run->train->n - images) / (rate + 1e-9);
+    double left = fmin(((double)run->train->n - images) / (rate + 1e-9), 359999.0);
     thaw_info("stage %s epoch %lld/%lld step %lld/%lld loss %.5f%s %.1f img/s, %d:%02d left in the epoch", stage->name,
               (long long)run->at.epoch + 1, (long long)stage->epochs, (long long)step, (long long)steps,
               run->sums.loss / images, metrics, rate, (int)left / 60, (int)left % 60);
 }
 
-static bool all_finite(const float *values, size_t count) {
-    double sum = 0.0; /* a non-finite value makes the sum non-finite */
-    for (size_t i = 0; i < count; i++)
-        sum += fabs((double)values[i]);
-    return isfinite(sum);
-}
 
 /* One step: compute on this rank's images, exchange, agree, update. */
 static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *stop) {
     const thaw_job *job = run->job;
-    thaw_phases *t = &run->phases;
+    thaw_tally *tally = &run->epoch_tally;
+    thaw_phases *t = &tally->phases;
     double control[CONTROL_WORDS] = {0}, mark = thaw_clock();
+    uint64_t handed_before = thaw_exchange_bytes(run->exchange);
     thaw_batch batch = {0};
     thaw_sums sums = {0};
     thaw_status mine = thaw_loader_next(run->loader, &batch);
@@ -96,6 +91,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
     t->backward += lap(&mark);
 
     thaw_status exchanged = thaw_exchange_finish(run->exchange);
+    tally->exchanged += (int64_t)(thaw_exchange_bytes(run->exchange) - handed_before);
     control[CONTROL_FAILED] = mine != THAW_OK;
     control[CONTROL_STOP] = run->options->stop && *run->options->stop;
     control[CONTROL_CHECKPOINT] = thaw_comm_rank(run->comm) == 0 && job->checkpoint_minutes > 0.0 &&
@@ -106,7 +102,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
     for (int m = 0; m < run->objective.n_metrics; m++)
         control[CONTROL_METRIC + m] = isfinite(sums.metric[m]) ? sums.metric[m] : 0.0;
     thaw_status reduced = thaw_comm_sum(run->comm, control, CONTROL_WORDS);
-    run->other_bytes += sizeof control;
+    tally->other += (int64_t)sizeof control;
     t->wait += lap(&mark);
     THAW_TRY(exchanged);
     THAW_TRY(reduced);
@@ -115,7 +111,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
         return thaw_comm_agree(run->comm, mine);
 
     /* Equal bits on all ranks from here on: the same decision everywhere without further words. */
-    if (control[CONTROL_NONFINITE] > 0.0 || !all_finite(run->gradients, run->plan->count))
+    if (control[CONTROL_NONFINITE] > 0.0 || !thaw_all_finite(run->gradients, run->plan->count))
         return thaw_fail(THAW_DIVERGED, "stage %s epoch %lld step %lld: the loss or a gradient is not finite; the last good "
                                         "checkpoint is kept; use a lower learning_rate or clipnorm",
                          job->stages[run->at.stage].name, (long long)run->at.epoch + 1, (long long)step + 1);
@@ -129,6 +125,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
     run->sums.loss += control[CONTROL_LOSS] + penalty;
     for (int m = 0; m < run->objective.n_metrics; m++)
         run->sums.metric[m] += control[CONTROL_METRIC + m];
+    tally->steps++;
     *save = control[CONTROL_CHECKPOINT] > 0.0;
     *stop = control[CONTROL_STOP] > 0.0;
     t->update += lap(&mark);
@@ -137,52 +134,45 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
 
 thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
     const thaw_job *job = run->job;
-    int64_t steps = thaw_epoch_steps(run), n = run->train->n;
-    *stopped = false;
-    int64_t *order = thaw_calloc((size_t)n, sizeof *order), *mine = thaw_calloc((size_t)n, sizeof *mine);
-    int64_t *starts = thaw_calloc((size_t)steps + 1, sizeof *starts);
-    thaw_status status = order && mine && starts ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for the epoch's order");
-    THAW_GOTO(thaw_comm_agree(run->comm, status));
-    thaw_epoch_order(order, n, job->seed, run->at.total_epochs, job->shuffle);
-    take_share(run, order, n, job->batch_size, run->at.step, steps, mine, starts);
-    THAW_GOTO(thaw_comm_agree(run->comm, thaw_loader_begin(run->loader, mine, starts, steps - run->at.step,
-                                                           run->at.total_epochs)));
+    int64_t n = run->train->n, steps = thaw_batches(n, job->batch_size);
     double started = thaw_clock(), before = run->sums.images;
+    *stopped = false;
+    thaw_epoch_order(run->order, n, job->seed, run->at.total_epochs, job->shuffle);
+    take_share(run, run->order, n, job->batch_size, run->at.step, steps, run->mine, run->starts);
+    THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->loader, run->mine, run->starts, steps - run->at.step,
+                                                          run->at.total_epochs)));
     while (run->at.step < steps) {
+        double step_started = thaw_clock();
         bool save = false, stop = false;
-        THAW_GOTO(train_step(run, run->at.step, &save, &stop));
+        THAW_TRY(train_step(run, run->at.step, &save, &stop));
         run->at.step++;
         run->at.total_steps++;
-        show_progress(run, run->at.step, steps, started, before, run->at.step == steps);
-        if ((save || stop) && run->at.step < steps)
-            THAW_GOTO(thaw_checkpoint_save(run));
-        if (stop) {
-            if (run->at.step < steps) {
-                *stopped = true;
-                break;
-            }
-            /* the epoch is complete: it is validated and saved, then the caller sees the flag again */
+        run->epoch_tally.seconds += thaw_clock() - step_started;
+        show_progress(run, run->at.step, steps, started, before);
+        /* behind the last step the epoch is validated first; the caller sees the stop flag again */
+        if ((save || stop) && run->at.step < steps) {
+            THAW_TRY(thaw_stage_finite(run));
+            THAW_TRY(thaw_checkpoint_save(run));
+            *stopped = stop;
+            if (stop)
+                return THAW_OK;
         }
     }
-out:
-    thaw_free(order);
-    thaw_free(mine);
-    thaw_free(starts);
-    return status;
+    return thaw_stage_finite(run);
 }
 
 thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
     int64_t n = run->validation->n;
     int64_t size = run->job->validation_batch_size ? run->job->validation_batch_size : run->job->batch_size;
-    int64_t batches = (n + size - 1) / size;
-    int64_t *order = thaw_calloc((size_t)n, sizeof *order), *mine = thaw_calloc((size_t)n, sizeof *mine);
-    int64_t *starts = thaw_calloc((size_t)batches + 1, sizeof *starts);
-    thaw_status status = order && mine && starts ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for the validation");
+    int64_t batches = thaw_batches(n, size);
+    double started = thaw_clock();
+    thaw_objective objective = run->objective;
+    objective.class_weight = NULL; /* as in Keras, class weights are for training */
     *sums = (thaw_sums){0};
-    THAW_GOTO(thaw_comm_agree(run->comm, status));
-    thaw_epoch_order(order, n, 0, 0, false);
-    take_share(run, order, n, size, 0, batches, mine, starts);
-    THAW_GOTO(thaw_comm_agree(run->comm, thaw_loader_begin(run->validation_loader, mine, starts, batches, 0)));
+    thaw_epoch_order(run->order, n, 0, 0, false);
+    take_share(run, run->order, n, size, 0, batches, run->mine, run->starts);
+    THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->validation_loader, run->mine, run->starts, batches, 0)));
+    thaw_status status = THAW_OK;
     for (int64_t b = 0; b < batches && status == THAW_OK; b++) { /* no collective inside: a failure is agreed behind */
         thaw_batch batch = {0};
         status = thaw_loader_next(run->validation_loader, &batch);
@@ -190,21 +180,18 @@ thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
             break;
         thaw_engine_prefix(run->engine, batch.n, batch.x);
         const float *z = thaw_engine_infer(run->engine, batch.n);
-        status = thaw_objective_batch(&run->objective, batch.n, z, batch.y, 0.0, NULL, sums);
+        status = thaw_objective_batch(&objective, batch.n, z, batch.y, 0.0, NULL, sums);
     }
-    THAW_GOTO(thaw_comm_agree(run->comm, status));
+    THAW_TRY(thaw_comm_agree(run->comm, status));
     double words[2 + THAW_METRICS] = {sums->images, sums->loss};
     memcpy(words + 2, sums->metric, sizeof sums->metric);
-    THAW_GOTO(thaw_comm_sum(run->comm, words, 2 + THAW_METRICS));
-    run->other_bytes += sizeof words;
+    THAW_TRY(thaw_comm_sum(run->comm, words, 2 + THAW_METRICS));
+    run->epoch_tally.other += (int64_t)sizeof words;
     sums->images = words[0];
     sums->loss = words[1];
     memcpy(sums->metric, words + 2, sizeof sums->metric);
     if (run->regularized)
         sums->loss += thaw_regularizer_loss(run->parameters, run->segments, run->plan->n_tensors) * sums->images;
-out:
-    thaw_free(order);
-    thaw_free(mine);
-    thaw_free(starts);
-    return status;
+    run->epoch_tally.validation_seconds += thaw_clock() - started;
+    return THAW_OK;
 }

@@ -55,10 +55,10 @@ void thaw_report_stage(const thaw_run *run) {
               bytes_text((double)plan->full_gradient_bytes, b), part);
     thaw_info("  %-34s %12s %12s %8.1f%%", "optimizer memory", bytes_text((double)plan->gradient_bytes * slots, a),
               bytes_text((double)plan->full_gradient_bytes * slots, b), slots ? part : 0.0);
-    double steps = plan->gradient_bytes ? run->stage_exchanged / (double)plan->gradient_bytes : 0.0;
-    thaw_info("  %-34s %12s %12s %8.1f%%", "exchanged by this rank", bytes_text(run->stage_exchanged, a),
-              bytes_text(steps * (double)plan->full_gradient_bytes, b), part);
-    const thaw_phases *t = &run->stage_phases;
+    const thaw_tally *tally = &run->stage_tally;
+    thaw_info("  %-34s %12s %12s %8.1f%%", "exchanged by this rank", bytes_text((double)tally->exchanged, a),
+              bytes_text((double)tally->steps * (double)plan->full_gradient_bytes, b), part);
+    const thaw_phases *t = &tally->phases;
     thaw_info("  seconds: input %.2f, prefix %.2f, suffix %.2f, backward %.2f, exchange wait %.2f, update %.2f", t->input,
               t->prefix, t->suffix, t->backward, t->wait, t->update);
 }

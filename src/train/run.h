@@ -1,6 +1,7 @@
 /* A training run: what all ranks hold while stages, epochs and steps go by. Private to src/train.
  *
- *   run.c         opens everything, walks stages and epochs, writes the result
+ *   run.c         walks stages and epochs, writes the result
+ *   open.c        opens everything and checks it before anything is written
  *   stage.c       one stage: plan, engine, flat blocks, optimizer; taken down at its end
  *   epoch.c       steps of an epoch, validation
  *   checkpoint.c  the state as bytes, and back
@@ -22,6 +23,15 @@
 typedef struct thaw_phases {
     double input, prefix, suffix, backward, wait, update;
 } thaw_phases;
+
+/* What this rank did in an epoch or a stage so far. Plain data, saved in checkpoints. */
+typedef struct thaw_tally {
+    thaw_phases phases;
+    double seconds, validation_seconds; /* of training steps, of validation */
+    int64_t steps;
+    int64_t exchanged; /* bytes of gradients handed to the exchange */
+    int64_t other;     /* bytes of all other traffic: control words, batch statistics, sums of validation */
+} thaw_tally;
 
 /* Where the run stands: what is to be done next. Plain data, saved in checkpoints. */
 typedef struct thaw_position {
@@ -46,7 +56,6 @@ typedef struct thaw_run {
     thaw_position at;
     thaw_decisions decisions;
     thaw_sums sums; /* of the epoch so far, over all ranks */
-    bool *touched;  /* per layer: trained in an earlier stage, or pretrained */
     bool *trainable, *previous, *batch_statistics; /* per layer; previous: of the stage before */
     bool has_previous;
 
@@ -63,26 +72,41 @@ typedef struct thaw_run {
     bool regularized;
     uint64_t frozen_hash;
     float *best; /* trained tensors and moving statistics of the stage's best epoch; NULL: not kept */
+    size_t best_count;
     bool has_best;
     thaw_loader *loader, *validation_loader;
-    int64_t *order, *mine, *starts; /* of an epoch: n, share, batches+1 entries */
-    thaw_phases phases, stage_phases;
-    uint64_t other_bytes;    /* payload of everything but gradients, of the epoch */
-    uint64_t exchanged_before; /* exchange's count at the start of the epoch */
-    double stage_seconds, stage_exchanged;
+    int64_t *order, *mine, *starts; /* of a pass over the larger dataset: n, n, batches+1 entries */
+    thaw_tally epoch_tally, stage_tally;
 
     /* State of an optimizer that waits for its stage (resume, keep_state), packed by tensor name. */
     thaw_buffer carried;
 
     thaw_history *history;
     thaw_events *events;
+    uint64_t history_size, events_size; /* at the checkpoint that was loaded; 0 without */
+    bool recording;                     /* the log has this process' "start" */
     double started, last_checkpoint, last_progress;
 } thaw_run;
 
+/* open.c */
+/* Model, data, objective, output folder and logs; nothing is written before all of the job has been checked. Collective. */
+thaw_status thaw_run_open(thaw_run *run);
+void thaw_run_close(thaw_run *run); /* also after a failure. Collective. */
+
 /* stage.c */
+/* The plan's estimate against the memory of this host, on which several ranks may run. THAW_RESOURCE. */
+thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what);
+/* Decoding threads of a rank; `given` 0 chooses. */
+int thaw_decoding_threads(int64_t given);
 thaw_status thaw_stage_begin(thaw_run *run); /* for run->at.stage; takes in run->carried on resume. Collective. */
 thaw_status thaw_stage_end(thaw_run *run);   /* verifies, reports, takes down. Collective. */
 void thaw_stage_release(thaw_run *run);      /* takes down without a word. Collective (frees blocks). */
+/* Compares hashes of weights over ranks and of frozen tensors with the start of the stage, and logs "verify". Errors:
+ * THAW_REPLICAS. Collective. */
+thaw_status thaw_stage_verify(thaw_run *run, bool stage_end);
+bool thaw_all_finite(const float *values, size_t count);
+/* Trained tensors hold numbers, else THAW_DIVERGED. Equal on all ranks. */
+thaw_status thaw_stage_finite(const thaw_run *run);
 /* Floats of the best-weights copy, and copying from / to the model. */
 size_t thaw_stage_best_count(const thaw_run *run);
 void thaw_stage_best_save(thaw_run *run);
@@ -93,13 +117,13 @@ void thaw_stage_best_restore(thaw_run *run);
 thaw_status thaw_epoch_train(thaw_run *run, bool *stopped);
 /* One pass over the validation data: sums over all ranks. Collective. */
 thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums);
-int64_t thaw_epoch_steps(const thaw_run *run);
+int64_t thaw_batches(int64_t samples, int64_t size); /* a short last one counts */
 
 /* checkpoint.c */
 /* Writes the state; rank 0 does the work, the status is agreed. Collective. */
 thaw_status thaw_checkpoint_save(thaw_run *run);
 /* Finds the newest valid checkpoint (or the given file) and takes it in. *found false: there is none. THAW_MISMATCH if job
- * or data changed. Collective. */
+ * or data changed. Files of the run folder stay as they are. Collective. */
 thaw_status thaw_checkpoint_load(thaw_run *run, bool *found);
 /* Optimizer state by tensor name into / from run->carried. */
 void thaw_optimizer_pack(thaw_buffer *out, const thaw_run *run);

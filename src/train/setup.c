@@ -124,9 +124,25 @@ thaw_status thaw_named_model(thaw_model **out, thaw_comm *comm, const char *name
     return share_model(out, comm, status);
 }
 
+/* Whether a built-in network keeps its classifier. Not given means true, as in keras.applications, unless a head stands
+ * in its place or the last layer to keep lies before it. */
+static thaw_status choose_top(bool *top, const thaw_job *job, thaw_builtin_options options) {
+    *top = job->include_top == 1 || (job->include_top < 0 && !job->n_head && !job->output);
+    if (job->include_top >= 0 || !job->output || !thaw_builtin_known(job->base))
+        return THAW_OK;
+    thaw_model *model;
+    options.include_top = false;
+    THAW_TRY(thaw_builtin_build(&model, job->base, &options));
+    *top = thaw_model_find(model, job->output) < 0;
+    thaw_model_free(model);
+    return THAW_OK;
+}
+
 static thaw_status build_job_model(thaw_model **out, const thaw_job *job, bool weights) {
-    thaw_builtin_options options = {.include_top = job->include_top == 1, .pooling = job->pooling};
+    thaw_builtin_options options = {.pooling = job->pooling};
     memcpy(options.input_shape, job->input_shape, sizeof options.input_shape);
+    if (!job->base_is_file)
+        THAW_TRY(choose_top(&options.include_top, job, options));
     const char *source = job->weights ? job->weights : job->base_is_file ? "file" : "imagenet";
     THAW_TRY(open_base(out, job->base, &options, weights ? source : NULL));
     if (job->base_is_file && job->input_shape[0] > 0) {

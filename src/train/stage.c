@@ -1,10 +1,10 @@
 /* One stage: compile its plan, set up engine, blocks and optimizer, and take all that down again. */
+#include <math.h>
 #include <string.h>
 #include <unistd.h>
 
-#include "base/clock.h"
-#include "base/log.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "train/run.h"
 
 static void hook_poll(void *payload) {
@@ -22,21 +22,26 @@ static void hook_bucket_ready(void *payload, int bucket) {
 static void hook_reduce_sum(void *payload, double *values, size_t count) {
     thaw_run *run = payload;
     thaw_status status = thaw_comm_sum(run->comm, values, count);
-    run->other_bytes += count * sizeof *values;
+    run->epoch_tally.other += (int64_t)(count * sizeof *values);
     if (run->exchange_status == THAW_OK)
         run->exchange_status = status;
 }
 
-/* The plan's estimate against this host's memory, before anything is allocated. */
-static thaw_status check_memory(const thaw_run *run) {
+thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what) {
     double total = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    double wanted = (double)run->plan->memory_bytes * (double)thaw_comm_local_size(run->comm);
+    double wanted = (double)plan->memory_bytes * (double)thaw_comm_local_size(comm);
     if (wanted > total)
-        return thaw_fail(THAW_RESOURCE, "stage %s needs %.2f GiB on each of %d ranks of this host, which has %.2f GiB: use a "
-                                        "smaller training.batch_size or spread the ranks over more hosts",
-                         run->job->stages[run->at.stage].name, (double)run->plan->memory_bytes / 0x1p30,
-                         thaw_comm_local_size(run->comm), total / 0x1p30);
+        return thaw_fail(THAW_RESOURCE, "%s needs %.2f GiB on each of %d ranks of this host, which has %.2f GiB: use a smaller "
+                                        "batch size or spread the ranks over more hosts",
+                         what, (double)plan->memory_bytes / 0x1p30, thaw_comm_local_size(comm), total / 0x1p30);
     return THAW_OK;
+}
+
+int thaw_decoding_threads(int64_t given) {
+    if (given > 0)
+        return (int)given;
+    int threads = thaw_threads(); /* decoding hides behind the kernels: a share of their threads is enough */
+    return threads > 4 ? threads / 4 : 1;
 }
 
 static thaw_status make_segments(thaw_run *run) {
@@ -70,7 +75,7 @@ static thaw_status make_loaders(thaw_run *run) {
         .augment = job->horizontal_flip,
         .horizontal_flip = job->horizontal_flip,
         .seed = job->seed,
-        .threads = job->threads > 0 ? (int)job->threads : 1,
+        .threads = thaw_decoding_threads(job->threads),
         .depth = job->prefetch > 0 ? (int)job->prefetch : 2,
         .max_batch = (job->batch_size + ranks - 1) / ranks,
     };
@@ -83,16 +88,47 @@ static thaw_status make_loaders(thaw_run *run) {
     return THAW_OK;
 }
 
+/* Order and shares of a pass, for the larger dataset: an epoch allocates nothing. */
+static thaw_status make_order(thaw_run *run) {
+    const thaw_job *job = run->job;
+    int64_t size = job->validation_batch_size ? job->validation_batch_size : job->batch_size;
+    int64_t n = run->train->n, batches = thaw_batches(n, job->batch_size);
+    if (run->validation && run->validation->n > n)
+        n = run->validation->n;
+    if (run->validation && thaw_batches(run->validation->n, size) > batches)
+        batches = thaw_batches(run->validation->n, size);
+    run->order = thaw_calloc((size_t)n, sizeof *run->order);
+    run->mine = thaw_calloc((size_t)n, sizeof *run->mine);
+    run->starts = thaw_calloc((size_t)batches + 1, sizeof *run->starts);
+    return run->order && run->mine && run->starts ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for the order of samples");
+}
+
 static thaw_status set_up(thaw_run *run) {
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
     THAW_TRY(thaw_stage_flags(run->trainable, run->batch_statistics, run->model, run->job, (int)run->at.stage,
                               run->has_previous ? run->previous : NULL));
     THAW_TRY(thaw_stage_plan(&run->plan, run->model, run->job, (int)run->at.stage, run->trainable, run->batch_statistics,
                              thaw_comm_size(run->comm)));
-    THAW_TRY(check_memory(run));
     THAW_TRY(make_segments(run));
+    THAW_TRY(make_order(run));
     THAW_TRY(thaw_optimizer_create(&run->optimizer, &stage->optimizer, run->plan->count));
     return make_loaders(run);
+}
+
+bool thaw_all_finite(const float *values, size_t count) {
+    int bad = 0; /* whether, not how many: no sum depends on the threads */
+#pragma omp parallel for schedule(static) reduction(| : bad) if (count > 65536)
+    for (size_t i = 0; i < count; i++)
+        bad |= !isfinite(values[i]);
+    return !bad;
+}
+
+thaw_status thaw_stage_finite(const thaw_run *run) {
+    if (thaw_all_finite(run->parameters, run->plan->count))
+        return THAW_OK;
+    return thaw_fail(THAW_DIVERGED, "stage %s epoch %lld step %lld: a weight is not finite; the last good checkpoint is kept; "
+                                    "use a lower learning_rate or clipnorm",
+                     run->job->stages[run->at.stage].name, (long long)run->at.epoch + 1, (long long)run->at.step);
 }
 
 size_t thaw_stage_best_count(const thaw_run *run) {
@@ -129,6 +165,19 @@ void thaw_stage_best_restore(thaw_run *run) {
     thaw_engine_refresh(run->engine);
 }
 
+/* Memory for the best epoch's weights; a checkpoint may have brought them. */
+static thaw_status make_best(thaw_run *run) {
+    size_t count = thaw_stage_best_count(run);
+    if (run->best)
+        return run->best_count == count ? THAW_OK
+                                        : thaw_fail(THAW_MISMATCH, "the checkpoint in %s holds other best weights (%zu values, "
+                                                                   "%zu are needed); start over with --resume never",
+                                                    run->folder, run->best_count, count);
+    run->best = thaw_calloc(count, sizeof *run->best);
+    run->best_count = count;
+    return run->best ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for a copy of the best weights");
+}
+
 thaw_status thaw_stage_begin(thaw_run *run) {
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
     bool fresh = run->at.epoch == 0 && run->at.step == 0;
@@ -144,45 +193,54 @@ thaw_status thaw_stage_begin(thaw_run *run) {
         status = thaw_fail(THAW_RESOURCE, "no memory for %zu trained parameters and their gradients", plan->count);
     if (status == THAW_OK)
         status = thaw_engine_create(&run->engine, plan, run->model, &run->hooks, run->parameters, run->gradients);
-    if (status == THAW_OK && stage->early_stopping.on && stage->early_stopping.restore_best_weights && !run->best) {
-        run->best = thaw_calloc(thaw_stage_best_count(run), sizeof *run->best);
-        if (!run->best)
-            status = thaw_fail(THAW_RESOURCE, "no memory for a copy of the best weights");
-    }
+    if (status == THAW_OK && stage->early_stopping.on && stage->early_stopping.restore_best_weights)
+        status = make_best(run);
     THAW_TRY(thaw_comm_agree(run->comm, status));
     THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets));
     if (fresh) {
-        thaw_decisions_stage(&run->decisions, stage);
-        run->stage_phases = (thaw_phases){0};
+        thaw_decisions_stage(&run->decisions);
+        run->stage_tally = (thaw_tally){0};
     }
     if (run->carried.size && (!fresh || stage->optimizer.keep_state))
         THAW_TRY(thaw_comm_agree(run->comm, thaw_optimizer_unpack(run, &run->carried, !fresh)));
     thaw_buffer_free(&run->carried);
     run->exchange_status = THAW_OK;
     run->frozen_hash = thaw_engine_frozen_hash(run->engine);
-    run->stage_seconds = run->stage_exchanged = 0.0;
     THAW_TRY(thaw_comm_same(run->comm, "the weights at the start of the stage",
                             run->frozen_hash ^ thaw_engine_trained_hash(run->engine), THAW_REPLICAS));
     return THAW_OK;
 }
 
-thaw_status thaw_stage_end(thaw_run *run) {
-    const thaw_job_stage *stage = &run->job->stages[run->at.stage];
-    uint64_t after = thaw_engine_frozen_hash(run->engine);
-    thaw_events_verify(run->events, stage->name, run->at.total_epochs, true, run->frozen_hash, after, true);
-    thaw_status status = THAW_OK;
-    if (after != run->frozen_hash)
+thaw_status thaw_stage_verify(thaw_run *run, bool stage_end) {
+    const char *stage = run->job->stages[run->at.stage].name;
+    uint64_t after = thaw_engine_frozen_hash(run->engine), before = run->frozen_hash;
+    thaw_status same = thaw_comm_same(run->comm, "the weights after an epoch", thaw_engine_trained_hash(run->engine),
+                                      THAW_REPLICAS);
+    thaw_status status = thaw_events_verify(run->events, stage, run->at.total_epochs, stage_end, before, after,
+                                            same == THAW_OK);
+    if (same != THAW_OK)
+        return same;
+    if (status == THAW_OK && after != before)
         status = thaw_fail(THAW_REPLICAS, "stage %s: frozen tensors or their packed forms changed (hash %016llx, at the start "
-                                          "%016llx): a bug in thaw or faulty memory", stage->name,
-                           (unsigned long long)after, (unsigned long long)run->frozen_hash);
-    THAW_TRY(thaw_comm_agree(run->comm, status));
-    thaw_report_stage(run);
+                                          "%016llx): a bug in thaw or faulty memory", stage, (unsigned long long)after,
+                           (unsigned long long)before);
+    return thaw_comm_agree(run->comm, status);
+}
+
+/* Optimizer state for the stage behind this one, if it wants it. */
+static thaw_status carry(thaw_run *run) {
     thaw_buffer_free(&run->carried);
+    if (run->at.stage + 1 >= run->job->n_stages || !run->job->stages[run->at.stage + 1].optimizer.keep_state)
+        return THAW_OK;
     thaw_optimizer_pack(&run->carried, run);
-    for (int i = 0; i < run->model->n_layers; i++) {
-        run->touched[i] = run->touched[i] || run->trainable[i];
-        run->previous[i] = run->trainable[i];
-    }
+    return run->carried.failed ? thaw_fail(THAW_RESOURCE, "no memory to keep the optimizer's state") : THAW_OK;
+}
+
+thaw_status thaw_stage_end(thaw_run *run) {
+    THAW_TRY(thaw_stage_verify(run, true));
+    thaw_report_stage(run);
+    THAW_TRY(thaw_comm_agree(run->comm, carry(run)));
+    memcpy(run->previous, run->trainable, (size_t)run->model->n_layers * sizeof(bool));
     run->has_previous = true;
     thaw_stage_release(run);
     return THAW_OK;
@@ -201,6 +259,9 @@ void thaw_stage_release(thaw_run *run) {
     thaw_free(run->segment_names);
     thaw_free(run->segments);
     thaw_free(run->best);
+    thaw_free(run->order);
+    thaw_free(run->mine);
+    thaw_free(run->starts);
     thaw_plan_free(run->plan);
     run->loader = run->validation_loader = NULL;
     run->exchange = NULL;
@@ -209,6 +270,8 @@ void thaw_stage_release(thaw_run *run) {
     run->optimizer = NULL;
     run->segment_names = NULL;
     run->segments = NULL;
+    run->order = run->mine = run->starts = NULL;
     run->plan = NULL;
+    run->best_count = 0;
     run->has_best = false;
 }

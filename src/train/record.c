@@ -1,0 +1,136 @@
+#include "train/record.h"
+
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/io.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "graph/freeze.h"
+#include "kernels/kernels.h"
+
+/* The processor's name as Linux gives it; thaw_free. NULL if it does not say. */
+static char *cpu_name(void) {
+    static const char key[] = "model name";
+    void *bytes;
+    size_t size;
+    char *name = NULL;
+    if (thaw_io_read(&bytes, &size, "/proc/cpuinfo", 0) != THAW_OK)
+        return NULL;
+    const char *line = strstr(bytes, key), *colon = line ? strchr(line, ':') : NULL;
+    if (colon) {
+        colon += 1 + strspn(colon + 1, " \t");
+        name = thaw_strndup(colon, strcspn(colon, "\n"));
+    }
+    thaw_free(bytes);
+    return name;
+}
+
+thaw_status thaw_record_start(const thaw_run *run, bool resumed) {
+    if (!run->events)
+        return THAW_OK;
+    char *cpu = cpu_name();
+    thaw_event *event = thaw_event_begin("start");
+    thaw_event_text(event, "version", THAW_VERSION);
+    thaw_event_flag(event, "resumed", resumed);
+    thaw_event_integer(event, "ranks", thaw_comm_size(run->comm));
+    thaw_event_integer(event, "threads", thaw_threads());
+    thaw_event_integer(event, "hosts", thaw_comm_hosts(run->comm));
+    thaw_event_text(event, "host", thaw_comm_host(run->comm));
+    thaw_event_text(event, "mpi", thaw_comm_library(run->comm));
+    thaw_event_text(event, "cpu", cpu);
+    thaw_event_text(event, "kernels", thaw_kernels_describe());
+    thaw_event_text(event, "job", run->job->path);
+    thaw_event_hash(event, "data_hash", run->data_hash);
+    thaw_event_integer(event, "images", run->train->n);
+    thaw_event_integer(event, "validation_images", run->validation ? run->validation->n : 0);
+    thaw_event_integer(event, "batch_size", run->job->batch_size);
+    thaw_event_text(event, "preprocess", thaw_preprocess_name(run->preprocess));
+    thaw_event_text(event, "loss", thaw_loss_name(run->objective.loss));
+    thaw_free(cpu);
+    return thaw_event_write(run->events, event);
+}
+
+thaw_status thaw_record_stage(const thaw_run *run) {
+    if (!run->events)
+        return THAW_OK;
+    const thaw_plan *plan = run->plan;
+    const thaw_model *model = run->model;
+    const thaw_job_stage *stage = &run->job->stages[run->at.stage];
+    thaw_event *event = thaw_event_begin("stage");
+    thaw_event_text(event, "stage", stage->name);
+    thaw_event_text(event, "name", stage->name);
+    thaw_event_text(event, "freeze", thaw_freeze_describe(run->trainable, model));
+    thaw_event_integer(event, "epochs", stage->epochs);
+    thaw_event_number(event, "learning_rate", run->optimizer->learning_rate);
+    thaw_event_integer(event, "total_params", plan->total_params);
+    thaw_event_integer(event, "trainable_params", plan->trainable_params);
+    thaw_event_integer(event, "non_trainable_params", plan->frozen_params);
+    thaw_event_integer(event, "gradient_bytes", plan->gradient_bytes);
+    thaw_event_integer(event, "full_gradient_bytes", plan->full_gradient_bytes);
+    thaw_event_integer(event, "memory_bytes_per_rank", (int64_t)plan->memory_bytes);
+    thaw_event *flop = thaw_event_object(event, "flop"); /* per image */
+    thaw_event_number(flop, "forward", plan->forward_flop);
+    thaw_event_number(flop, "prefix", plan->prefix_flop);
+    thaw_event_number(flop, "backward", plan->backward_flop);
+    thaw_event_number(flop, "full_backward", plan->full_backward_flop);
+    thaw_event *boundary = thaw_event_list(event, "boundary");
+    for (int i = 0; i < plan->n_boundary; i++)
+        thaw_event_text(boundary, NULL, model->layers[model->nodes[plan->boundary[i]].layer].name);
+    thaw_event *layers = thaw_event_object(event, "layers");
+    for (int i = 0; i < model->n_layers; i++)
+        thaw_event_flag(layers, model->layers[i].name, run->trainable[i]);
+    return thaw_event_write(run->events, event);
+}
+
+thaw_status thaw_record_epoch(const thaw_run *run, const thaw_values *values) {
+    if (!run->events)
+        return THAW_OK;
+    const thaw_plan *plan = run->plan;
+    const thaw_tally *t = &run->epoch_tally;
+    thaw_event *event = thaw_event_begin("epoch");
+    thaw_event_text(event, "stage", run->job->stages[run->at.stage].name);
+    thaw_event_integer(event, "epoch", run->at.total_epochs);
+    thaw_event_integer(event, "stage_epoch", run->at.epoch);
+    thaw_event_number(event, "learning_rate", run->optimizer->learning_rate);
+    thaw_event *metrics = thaw_event_object(event, "metrics");
+    for (int i = 0; i < values->n; i++)
+        if (strcmp(values->names[i], "learning_rate") != 0)
+            thaw_event_number(metrics, values->names[i], values->values[i]);
+    thaw_event_integer(event, "images", (int64_t)run->sums.images);
+    thaw_event_integer(event, "steps", t->steps);
+    thaw_event_number(event, "seconds", t->seconds);
+    thaw_event_number(event, "validation_seconds", t->validation_seconds);
+    thaw_event_number(event, "images_per_second", t->seconds > 0.0 ? run->sums.images / t->seconds : 0.0);
+    thaw_event_integer(event, "exchanged_bytes", t->exchanged);
+    thaw_event_integer(event, "exchanged_bytes_if_unfrozen", t->steps * plan->full_gradient_bytes);
+    thaw_event_integer(event, "other_bytes", t->other);
+    thaw_event *phases = thaw_event_object(event, "phases");
+    thaw_event_number(phases, "input", t->phases.input);
+    thaw_event_number(phases, "prefix", t->phases.prefix);
+    thaw_event_number(phases, "suffix", t->phases.suffix);
+    thaw_event_number(phases, "backward", t->phases.backward);
+    thaw_event_number(phases, "exchange_wait", t->phases.wait);
+    thaw_event_number(phases, "update", t->phases.update);
+    thaw_event *avoided = thaw_event_object(event, "avoided"); /* against the same epoch with nothing frozen */
+    thaw_event_number(avoided, "flop", (plan->full_backward_flop - plan->backward_flop) * run->sums.images);
+    thaw_event_integer(avoided, "exchanged_bytes", t->steps * plan->full_gradient_bytes - t->exchanged);
+    thaw_event_integer(avoided, "optimizer_bytes",
+                       (plan->full_gradient_bytes - plan->gradient_bytes) * run->optimizer->n_slots);
+    return thaw_event_write(run->events, event);
+}
+
+void thaw_record_end(const thaw_run *run, thaw_status status) {
+    if (!run->events)
+        return;
+    char *message = status == THAW_OK ? NULL : thaw_strdup(thaw_message()); /* before a failure here replaces it */
+    thaw_event *event = thaw_event_begin("end");
+    thaw_event_integer(event, "status", (int64_t)status);
+    thaw_event_text(event, "message", message);
+    thaw_event_number(event, "seconds", thaw_clock() - run->started);
+    thaw_event_integer(event, "epochs", run->at.total_epochs);
+    thaw_event_integer(event, "steps", run->at.total_steps);
+    if (thaw_event_write(run->events, event) != THAW_OK && message)
+        thaw_fail(status, "%s", message);
+    thaw_free(message);
+}

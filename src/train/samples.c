@@ -1,0 +1,130 @@
+#include "train/samples.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/log.h"
+#include "base/memory.h"
+#include "base/text.h"
+#include "base/threads.h"
+
+bool thaw_samples_are_arrays(const char *input) {
+    const char *colon = strstr(input, ":/");
+    return colon && colon > input && !thaw_io_exists(input);
+}
+
+thaw_status thaw_samples_share(thaw_dataset **dataset, thaw_comm *comm, thaw_status mine) {
+    void *bytes = NULL;
+    size_t size = 0;
+    bool root = thaw_comm_rank(comm) == 0, alone = thaw_comm_size(comm) == 1;
+    thaw_status status = mine;
+    if (status == THAW_OK && root && !alone)
+        status = thaw_dataset_pack(&bytes, &size, *dataset);
+    status = thaw_comm_agree(comm, status);
+    if (status == THAW_OK && !alone) {
+        status = thaw_comm_broadcast_buffer(comm, &bytes, &size, 0);
+        if (status == THAW_OK && !root)
+            status = thaw_dataset_unpack(dataset, bytes, size);
+        status = thaw_comm_agree(comm, status);
+    }
+    thaw_free(bytes);
+    if (status != THAW_OK) {
+        thaw_dataset_free(*dataset);
+        *dataset = NULL;
+    }
+    return status;
+}
+
+/* "(150,150,3)"; thaw_free. */
+static char *shape_text(int rank, const int64_t dim[3]) {
+    thaw_buffer text = {0};
+    for (int i = 0; i < rank && i < 3; i++)
+        thaw_buffer_printf(&text, "%s%lld", i ? "," : "(", (long long)dim[i]);
+    thaw_buffer_printf(&text, ")");
+    return text.data;
+}
+
+thaw_status thaw_samples_fit(const thaw_dataset *dataset, const thaw_model *model) {
+    const thaw_shape *in = &model->nodes[model->input].shape;
+    int rank = dataset->x_rank - 1; /* x_rank counts N */
+    bool fits = !dataset->arrays || rank == in->rank;
+    for (int i = 0; fits && dataset->arrays && i < in->rank; i++)
+        fits = dataset->x_shape[i] == in->dim[i];
+    if (fits)
+        return THAW_OK;
+    char *found = shape_text(rank, dataset->x_shape), *wanted = shape_text(in->rank, in->dim);
+    thaw_status status = thaw_fail(THAW_DATA, "%s:%s: a sample has shape %s, the network takes %s; arrays are not resized",
+                                   dataset->x_file, dataset->x_dataset, found ? found : "?", wanted ? wanted : "?");
+    thaw_free(found);
+    thaw_free(wanted);
+    return status;
+}
+
+static int compare_numbers(const void *a, const void *b) {
+    int64_t x = *(const int64_t *)a, y = *(const int64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* Numbers of all unreadable images on every rank, ascending. [out] list: thaw_free. Collective. */
+static thaw_status find_bad(const thaw_dataset *dataset, thaw_comm *comm, int64_t **list, int64_t *n) {
+    int64_t *mine = NULL, n_mine = 0;
+    void *all = NULL;
+    size_t *sizes = NULL, size = 0;
+    int ranks = thaw_comm_size(comm);
+    thaw_status status = thaw_dataset_verify(dataset, thaw_threads(), thaw_comm_rank(comm), ranks, &mine, &n_mine);
+    THAW_GOTO(thaw_comm_agree(comm, status));
+    THAW_GOTO(thaw_comm_gather_buffers(comm, mine, (size_t)n_mine * sizeof *mine, &all, &sizes));
+    for (int r = 0; sizes && r < ranks; r++)
+        size += sizes[r];
+    THAW_GOTO(thaw_comm_broadcast_buffer(comm, &all, &size, 0));
+    *list = all;
+    *n = (int64_t)(size / sizeof **list);
+    all = NULL;
+    if (*n) /* ranks took every P-th sample */
+        qsort(*list, (size_t)*n, sizeof **list, compare_numbers);
+out:
+    thaw_free(mine);
+    thaw_free(all);
+    thaw_free(sizes);
+    return status;
+}
+
+/* The failure to decode an image that was found bad, with its own words. */
+static thaw_status fail_image(const thaw_dataset *dataset, int64_t sample, int64_t n) {
+    uint8_t *pixels = NULL;
+    int64_t height, width;
+    char *path = thaw_path_join(dataset->root, dataset->paths[sample]);
+    thaw_status status = path ? thaw_image_decode(&pixels, &height, &width, path)
+                              : thaw_fail(THAW_RESOURCE, "no memory to name a bad image");
+    thaw_free(pixels);
+    if (status == THAW_OK) /* readable now: a file system that fails at times */
+        status = thaw_fail(THAW_DATA, "%s cannot be decoded every time it is read", path);
+    thaw_free(path);
+    if (n == 1 || status != THAW_DATA)
+        return status;
+    char *first = thaw_strdup(thaw_message());
+    status = thaw_fail(THAW_DATA, "%s (and %lld more; data.on_bad_image: skip leaves them out)", first ? first : "bad image",
+                       (long long)n - 1);
+    thaw_free(first);
+    return status;
+}
+
+thaw_status thaw_samples_check(thaw_dataset *dataset, thaw_comm *comm, bool skip) {
+    int64_t *bad = NULL, n = 0;
+    if (dataset->arrays)
+        return THAW_OK;
+    THAW_TRY(find_bad(dataset, comm, &bad, &n));
+    thaw_status status = THAW_OK;
+    if (n && !skip) {
+        status = thaw_comm_rank(comm) == 0 ? fail_image(dataset, bad[0], n) : THAW_OK;
+    } else if (n == dataset->n) {
+        status = thaw_fail(THAW_DATA, "%s: none of the %lld images can be decoded", dataset->root, (long long)n);
+    } else if (n) {
+        thaw_dataset_drop(dataset, bad, n);
+        if (thaw_comm_rank(comm) == 0)
+            thaw_warn("%lld unreadable images are left out (data.on_bad_image: skip)", (long long)n);
+    }
+    thaw_free(bad);
+    return thaw_comm_agree(comm, status);
+}

@@ -1,0 +1,105 @@
+/* Optimizers against Keras, over threads, with more than one piece of work, and without memory. */
+#include "train_case.h"
+
+#include "base/threads.h"
+#include "keras_numbers.h"
+
+/* Tensors of 5 and 3 values at 0 and 16 of the flat block, as a plan places them. */
+static const thaw_segment places[] = {{0, 5, 0, 0, "a/kernel"}, {16, 3, 0, 0, "a/bias"}};
+
+static void spread(float *block, const float *values) {
+    memset(block, 0, 32 * sizeof *block);
+    memcpy(block, values, 5 * sizeof *block);
+    memcpy(block + 16, values + 5, 3 * sizeof *block);
+}
+
+static void test_keras(void **state) {
+    (void)state;
+    for (size_t c = 0; c < sizeof keras_optimizers / sizeof *keras_optimizers; c++) {
+        const keras_optimizer *k = &keras_optimizers[c];
+        thaw_optimizer *o;
+        thaw_segment segments[2] = {places[0], places[1]};
+        float w[32], g[32], end[32];
+        print_message("  %s\n", k->name);
+        segments[0].l2 = segments[1].l2 = k->l2;
+        spread(w, k->start);
+        spread(end, k->end);
+        assert_ok(thaw_optimizer_create(&o, &k->config, 32));
+        assert_int_equal(o->n_slots, thaw_optimizer_slots(&k->config));
+        for (int step = 0; step < 3; step++) {
+            spread(g, k->gradients + 8 * step);
+            thaw_optimizer_step(o, w, g, segments, 2);
+        }
+        assert_int_equal(o->step, 3);
+        for (int i = 0; i < 32; i++)
+            assert_near(w[i], end[i], 1e-6 * fmax(1.0, fabs(end[i])) * 0.5);
+        thaw_optimizer_free(o);
+    }
+}
+
+static void test_unsupported(void **state) {
+    (void)state;
+    thaw_optimizer *o;
+    thaw_job_optimizer adam = {.kind = THAW_ADAM, .amsgrad = true}, rmsprop = {.kind = THAW_RMSPROP, .centered = true};
+    assert_int_equal(thaw_optimizer_create(&o, &adam, 8), THAW_USAGE);
+    assert_says(thaw_message(), "amsgrad");
+    assert_int_equal(thaw_optimizer_create(&o, &rmsprop, 8), THAW_USAGE);
+    assert_null(o);
+}
+
+enum { MANY = 300001 };
+
+/* Bits are those of one thread; a learning rate that changed is used from then on. */
+static void test_threads(void **state) {
+    (void)state;
+    thaw_job_optimizer config = {.kind = THAW_ADAM, .learning_rate = 0.01, .beta_1 = 0.9, .beta_2 = 0.999, .epsilon = 1e-7,
+                                 .global_clipnorm = 1.0};
+    thaw_segment segments[2] = {{0, MANY - 17, 1e-4f, 1e-3f, "a"}, {MANY - 16, 16, 0, 0, "b"}};
+    float *w[2], *g = thaw_calloc(MANY, sizeof(float));
+    for (int run = 0; run < 2; run++) {
+        thaw_optimizer *o;
+        thaw_threads_set(run ? 3 : 1);
+        w[run] = thaw_calloc(MANY, sizeof(float));
+        for (int i = 0; i < MANY; i++)
+            w[run][i] = sinf((float)i);
+        assert_ok(thaw_optimizer_create(&o, &config, MANY));
+        for (int step = 0; step < 3; step++) {
+            for (int i = 0; i < MANY; i++)
+                g[i] = cosf((float)(i * (step + 1)));
+            if (step == 2)
+                o->learning_rate = 0.5;
+            thaw_optimizer_step(o, w[run], g, segments, 2);
+        }
+        thaw_optimizer_free(o);
+    }
+    assert_memory_equal(w[0], w[1], MANY * sizeof(float));
+    assert_true(fabsf(w[0][5] - sinf(5.0f)) > 0.1f); /* the last rate was taken */
+    double loss = thaw_regularizer_loss(w[0], segments, 2), want = 0.0;
+    for (int i = 0; i < MANY - 17; i++)
+        want += 1e-4f * fabs((double)w[0][i]) + (double)1e-3f * w[0][i] * w[0][i];
+    assert_near(loss, want, 1e-6 * want);
+    thaw_threads_set(1);
+    thaw_free(w[0]);
+    thaw_free(w[1]);
+    thaw_free(g);
+}
+
+static void test_memory(void **state) {
+    (void)state;
+    thaw_job_optimizer config = {.kind = THAW_ADAMW};
+    size_t live = thaw_memory_live();
+    for (int n = 1; n <= 3; n++) {
+        thaw_optimizer *o;
+        thaw_memory_fail_after(n);
+        assert_int_equal(thaw_optimizer_create(&o, &config, 100), THAW_RESOURCE);
+        assert_null(o);
+        assert_int_equal(thaw_memory_live(), live);
+    }
+    thaw_memory_fail_after(-1);
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_keras), cmocka_unit_test(test_unsupported),
+                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_memory)};
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
