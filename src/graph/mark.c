@@ -42,8 +42,7 @@ int thaw_node_root(const thaw_model *model, int node, bool training) {
 }
 
 bool thaw_node_pad_folds(const thaw_model *model, int node, const bool *in_set) {
-    if (!in_set[node] || node == model->output ||
-        model->layers[model->nodes[node].layer].kind != THAW_LAYER_ZERO_PADDING)
+    if (!in_set[node] || model->layers[model->nodes[node].layer].kind != THAW_LAYER_ZERO_PADDING)
         return false;
     int reader = -1;
     for (int i = node + 1; i < model->n_nodes; i++)

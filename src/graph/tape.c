@@ -119,8 +119,6 @@ static int output_value(lowering *l, int node) {
 /* The node that alone reads `node`, if it lies in the set; else -1. */
 static int only_reader(const lowering *l, int node) {
     int reader = -1;
-    if (node == l->model->output)
-        return -1;
     for (int i = node + 1; i < l->model->n_nodes; i++)
         for (int k = 0; k < l->model->nodes[i].n_inputs; k++)
             if (l->model->nodes[i].inputs[k] == node) {
@@ -479,12 +477,8 @@ static void set_lifetimes(lowering *l) {
             use(&tape->values[op->out].place, back);
         use(&tape->places[tape->values[op->out].gradient], back);
     }
-    if (tape->output >= 0) { /* z is read, and its gradient written, between forward and backward */
-        thaw_value *z = &tape->values[tape->output];
-        use(&z->place, n);
-        if (z->gradient >= 0)
-            use(&tape->places[z->gradient], n - 1);
-    }
+    if (tape->output >= 0) /* z is read while its gradient, which lives from time n on, is written */
+        use(&tape->values[tape->output].place, n);
 }
 
 /* A layer called several times: which call is the first, in backward order, to write its gradient. */

@@ -194,7 +194,8 @@ static int build_branches(thaw_model *m) {
     int cat = MERGE(CONCATENATE, "cat", c, relu, a, c);
     int d = CONV("d", cat, .filters = 3, .kh = 1);
     int back = MERGE(ADD, "shortcut", d, input); /* an input without gradient */
-    int twice = MERGE(ADD, "doubled", back, back);
+    int act = ACT(TANH, "tanh", d); /* the second reader of d cannot be taken in */
+    int twice = MERGE(ADD, "doubled", back, back, act);
     int one = MERGE(CONCATENATE, "one", twice);
     int alone = MERGE(ADD, "alone", one);
     return DENSE("out", PLAIN(GLOBAL_AVERAGE_POOLING, "pool", alone), .filters = 2, .act = THAW_ACTIVATION_SOFTMAX);

@@ -304,6 +304,10 @@ static void test_layout_networks(void **state) {
                 assert_true(p->offset + p->per_image * IMAGES + p->fixed <= q->offset ||
                             q->offset + q->per_image * IMAGES + q->fixed <= p->offset);
             }
+        /* Losses and metrics read z while its gradient is written. */
+        const thaw_value *z = &tape->values[tape->output];
+        const thaw_place *dz = &tape->places[z->gradient];
+        assert_true(z->place.first <= dz->last && dz->first <= z->place.last);
         tear_down(s);
     }
 }
