@@ -8,7 +8,7 @@ typedef struct conv_case {
 
 /* Each case just misses a condition of the fast path, or just meets it. */
 static int cases(const conv_case **out) {
-    static conv_case list[24];
+    static conv_case list[32];
     int n = 0;
 #define CASE(text, ...) list[n++] = (conv_case){text, window_of(__VA_ARGS__)}
     /*                          h   w  cin cout kh kw sh sw dh dw  pads */
@@ -17,6 +17,8 @@ static int cases(const conv_case **out) {
     CASE("first layer", 19, 21, 3, 17, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
     CASE("several tiles, a short last one", 53, 47, 16, 8, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
     CASE("several chunks of depth", 6, 5, 200, 19, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("many chunks of depth: weight gradient in one group", 4, 3, 600, 5, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("many tiles: several for each group of the weight gradient", 77, 75, 1, 2, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
     CASE("7x7 stride 2 asymmetric padding", 22, 20, 3, 9, 7, 7, 2, 2, 1, 1, 2, 3, 2, 3);
     CASE("3x3 stride 2 even", 12, 12, 6, 6, 3, 3, 2, 2, 1, 1, 0, 1, 0, 1);
     CASE("3x3 stride 2 valid, cells that nobody reads", 12, 10, 4, 6, 3, 3, 2, 2, 1, 1, 0, 0, 0, 0);
