@@ -47,12 +47,13 @@ static char *shape_text(int rank, const int64_t dim[3]) {
 
 thaw_status thaw_samples_fit(const thaw_dataset *dataset, const thaw_model *model) {
     const thaw_shape *in = &model->nodes[model->input].shape;
-    bool fits = !dataset->arrays || dataset->x_rank == in->rank;
+    int rank = dataset->x_rank - 1; /* x_rank counts N */
+    bool fits = !dataset->arrays || rank == in->rank;
     for (int i = 0; fits && dataset->arrays && i < in->rank; i++)
         fits = dataset->x_shape[i] == in->dim[i];
     if (fits)
         return THAW_OK;
-    char *found = shape_text(dataset->x_rank, dataset->x_shape), *wanted = shape_text(in->rank, in->dim);
+    char *found = shape_text(rank, dataset->x_shape), *wanted = shape_text(in->rank, in->dim);
     thaw_status status = thaw_fail(THAW_DATA, "%s:%s: a sample has shape %s, the network takes %s; arrays are not resized",
                                    dataset->x_file, dataset->x_dataset, found ? found : "?", wanted ? wanted : "?");
     thaw_free(found);

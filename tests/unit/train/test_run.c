@@ -149,7 +149,7 @@ static void assert_same_run(void) {
 
 static void assert_no_litter(const char *folder) {
     char command[256];
-    snprintf(command, sizeof command, "test -z \"$(find '%s' -name '.*' -o -name '*.tmp*')\"", folder);
+    snprintf(command, sizeof command, "test -z \"$(test -d '%s' && find '%s' -name '.*' -o -name '*.tmp*')\"", folder, folder);
     assert_int_equal(system(command), 0);
 }
 
@@ -165,6 +165,7 @@ static double counting_clock(void) {
 static const char *const busy[] = {
     "data.shuffle=true",
     "stages.0.epochs=4",
+    "stages.1.epochs=3",
     "stages.0.early_stopping={monitor: loss, mode: max, patience: 2, restore_best_weights: true}",
     "stages.1.reduce_lr_on_plateau={monitor: loss, mode: max, patience: 1, factor: 0.5}",
     "stages.2.optimizer={name: rmsprop, learning_rate: 0.0005, momentum: 0.5, keep_state: true}",
@@ -201,7 +202,7 @@ static void test_stop_and_resume(void **state) {
         assert_true(stops > 1);
         assert_same_run();
         char *log = file_text(second, "log.jsonl");
-        assert_int_equal(count(log, "\"event\":\"epoch\""), 7);
+        assert_int_equal(count(log, "\"event\":\"epoch\""), 8);
         assert_int_equal(count(log, "\"event\":\"stage\""), 3);
         thaw_free(log);
         remove_folder(second);
@@ -311,7 +312,7 @@ static void test_refused(void **state) {
         {"data.train={x: \"" CASES "data.h5:/none\", y: \"" CASES "data.h5:/values_train\"}", THAW_NO_INPUT, "/none"},
         {"data.train={x: \"" CASES "data.h5:/x_train\", y: \"" CASES "data.h5:/values_val\"}", THAW_DATA, "37"},
         {"data.train={x: \"" CASES "data.h5:/values_train\", y: \"" CASES "data.h5:/values_train\"}", THAW_DATA, "shape"},
-        {"training.loss=categorical_crossentropy", THAW_USAGE, "units"},
+        {"data.train={x: \"" CASES "data.h5:/x_train\", y: \"" CASES "data.h5:/kind_train\"}", THAW_DATA, "values a sample"},
         {"model.base=" CASES "none.h5", THAW_NO_INPUT, "none.h5"},
         {"model.head=[{Dense: {units: 0}}]", THAW_USAGE, "units"},
     };
@@ -337,9 +338,11 @@ static void test_failing_files(void **state) {
     size_t live = thaw_memory_live();
     int failures = 0;
     for (int n = 1; n < 2000; n++) {
+        thaw_job *job = job_of("regression", second, brief, N_BRIEF);
         thaw_io_fail_after(n, n % 2 ? ENOSPC : EIO);
-        thaw_status status = train_case("regression", second, "auto", brief, N_BRIEF);
+        thaw_status status = train(job, "auto");
         thaw_io_fail_after(-1, 0);
+        thaw_job_free(job);
         if (thaw_memory_live() != live)
             fail_msg("operation %d: %zd bytes leak (status %d: %s)", n, (ssize_t)(thaw_memory_live() - live), status,
                      thaw_message());
@@ -383,7 +386,8 @@ static void test_failing_memory(void **state) {
         if (thaw_memory_live() != with_job)
             fail_msg("request %lld: %zd bytes leak (status %d: %s)", (long long)n, (ssize_t)(thaw_memory_live() - with_job),
                      status, thaw_message());
-        if (status != THAW_OK && status != THAW_RESOURCE)
+        bool reader = status == THAW_DATA && strstr(thaw_message(), "init.h5: "); /* HDF5 does not tell why it gave up */
+        if (status != THAW_OK && status != THAW_RESOURCE && !reader)
             fail_msg("request %lld: status %d: %s", (long long)n, status, thaw_message());
         thaw_job_free(job);
         assert_int_equal(thaw_memory_live(), live);
