@@ -140,6 +140,7 @@ else
     echo "skip   build with clang: no clang"
 fi
 if [ "$tier" = long ]; then
+    part "bare system" 3600 bash tests/cli/bare_system.sh
     part "large networks against Keras" 3600 tests/parity/run.sh
 fi
 finish

@@ -27,8 +27,8 @@ typedef struct thaw_dataset {
     bool arrays;  /* samples are rows of HDF5 datasets, else image files */
     int64_t n;    /* samples */
     /* images: */
-    char *root;         /* folder that paths are relative to */
-    char **paths;       /* n relative paths */
+    char *root;         /* folder that paths are relative to; "" for predict */
+    char **paths;       /* n relative paths; pointers and text are one block (class_names too) */
     int32_t *labels;    /* n class indices; -1 unlabelled (predict) */
     char **class_names; /* n_classes, in order of the indices */
     int n_classes;
@@ -55,7 +55,8 @@ thaw_status thaw_dataset_pack(void **bytes, size_t *size, const thaw_dataset *da
 thaw_status thaw_dataset_unpack(thaw_dataset **out, const void *bytes, size_t size);
 /* Hash of names, labels, class order and sizes (rows for arrays). */
 uint64_t thaw_dataset_hash(const thaw_dataset *dataset);
-/* Splits off the last int(fraction*n) samples after a seeded shuffle (Philox(seed, SPLIT)). [out] validation: new. */
+/* Splits off the last int(fraction*n) samples after a seeded shuffle (Philox(seed, SPLIT)). Both parts keep the order of the
+ * index. [out] validation: new, perhaps without samples. */
 thaw_status thaw_dataset_split(thaw_dataset *dataset, double fraction, uint64_t seed, thaw_dataset **validation);
 /* Decodes every image with `threads` threads; *bad receives sample numbers (thaw_malloc) and *n_bad their number; the
  * messages (one line each, same order) are logged as warnings. `first`/`stride`: this caller's share. */
@@ -88,14 +89,16 @@ typedef struct thaw_batch {
 
 typedef struct thaw_loader thaw_loader;
 /* Starts the decoding threads; all memory is allocated here. [in] dataset: borrowed, must outlive the loader.
- * Errors: THAW_RESOURCE, THAW_DATA (array shape does not fit `shape`). */
+ * Errors: THAW_RESOURCE, THAW_DATA (the samples do not fit `shape`), THAW_USAGE (preprocessing that needs 3 channels). */
 thaw_status thaw_loader_create(thaw_loader **out, const thaw_dataset *dataset, const thaw_loader_options *options);
 void thaw_loader_free(thaw_loader *loader); /* joins the threads; NULL is accepted */
 /* Announces the batches of a pass: batch b takes samples[starts[b] .. starts[b+1]) (starts has n_batches+1 entries; both
- * arrays are borrowed until the pass ends). `epoch` keys the augmentation draws: Philox(seed, AUGMENT; epoch, sample). */
+ * arrays are copied). An earlier pass may have been left before its end. `epoch` keys the augmentation draws:
+ * Philox(seed, AUGMENT; epoch, sample). */
 thaw_status thaw_loader_begin(thaw_loader *loader, const int64_t *samples, const int64_t *starts, int64_t n_batches,
                               int64_t epoch);
-/* Next batch in order, waiting for it. An image that cannot be decoded gives THAW_DATA with its name. */
+/* Next batch in order, waiting for it. An image that cannot be decoded gives THAW_DATA with its name (THAW_NO_INPUT if it is
+ * gone), the first of the batch whatever the threads did; `batch` is empty then, and the next call gives the next batch. */
 thaw_status thaw_loader_next(thaw_loader *loader, thaw_batch *batch);
 
 /* One image file to RGB bytes as TensorFlow's decode_image gives them (JPEG, PNG, BMP by content). [out] pixels (H,W,3)

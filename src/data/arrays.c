@@ -20,6 +20,14 @@ void thaw_arrays_quiet(void) { H5Eset_auto2(H5E_DEFAULT, NULL, NULL); }
 
 static thaw_status refuse(const thaw_array *a, const char *what) { return thaw_fail(THAW_DATA, "%s %s", a->name, what); }
 
+thaw_status thaw_arrays_check_threads(void) {
+    hbool_t safe = 0;
+    if (H5is_library_threadsafe(&safe) >= 0 && safe)
+        return THAW_OK;
+    return thaw_fail(THAW_RESOURCE, "this HDF5 library is not thread-safe, which reading arrays ahead needs; build thaw with one "
+                                    "that is (configure --enable-threadsafe)");
+}
+
 /* First names of a group, for the message that a dataset is missing. */
 typedef struct listing {
     char text[200];
@@ -165,7 +173,7 @@ static hid_t open_dataset(hid_t file, const char *dataset) {
 }
 
 thaw_status thaw_array_open(thaw_array *out, const char *file, const char *dataset) {
-    thaw_array a = {.file = -1, .dataset = -1, .memory = -1};
+    thaw_array a = {.file = -1, .dataset = -1};
     *out = (thaw_array){0};
     a.name = thaw_format("%s:%s", file, dataset);
     if (!a.name)
@@ -197,8 +205,6 @@ out:
 void thaw_array_close(thaw_array *a) {
     if (!a->name)
         return;
-    if (a->memory >= 0)
-        H5Sclose((hid_t)a->memory);
     if (a->dataset >= 0)
         H5Dclose((hid_t)a->dataset);
     if (a->file >= 0)

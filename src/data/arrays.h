@@ -9,11 +9,11 @@
 enum { THAW_ARRAY_RANK = 4 };
 
 typedef struct thaw_array {
-    char *name;                     /* "FILE.h5:/dataset", for messages */
-    int64_t file, dataset, memory;  /* HDF5's handles; memory: space of the last read */
+    char *name;                    /* "FILE.h5:/dataset", for messages */
+    int64_t file, dataset;         /* HDF5's handles */
     int rank;
-    int64_t dims[THAW_ARRAY_RANK];  /* dims[0] rows */
-    int64_t width;                  /* values of a row */
+    int64_t dims[THAW_ARRAY_RANK]; /* dims[0] rows */
+    int64_t width;                 /* values of a row */
 } thaw_array;
 
 /* Opens a dataset of integers or floats of rank 1..4 that lies in this file: no links to other places, no external storage.
@@ -24,5 +24,7 @@ void thaw_array_close(thaw_array *array); /* accepts one that was never opened a
 thaw_status thaw_array_read(thaw_array *array, float *out, int64_t first, int64_t count);
 /* HDF5 keeps its own messages to itself in this thread. */
 void thaw_arrays_quiet(void);
+/* A thread may read while another one writes a checkpoint. Errors: THAW_RESOURCE (HDF5 was built without locks). */
+thaw_status thaw_arrays_check_threads(void);
 
 #endif

@@ -33,10 +33,11 @@ thaw_status thaw_bmp_decode(thaw_pixels *pixels, const uint8_t *bytes, size_t si
     if ((bits != 8 && bits != 24 && bits != 32) || (compression != 0 && !masks))
         return thaw_fail(THAW_DATA, "%s is a BMP image of %d bits a pixel, compression %u; only uncompressed ones of 8, 24 and "
                                     "32 bits are supported: convert it to PNG", name, bits, compression);
-    THAW_TRY(thaw_pixels_reserve(pixels, height, width, name));
+    THAW_TRY(thaw_pixels_check(height, width, name));
     const size_t step = (size_t)bits / 8, row = ((size_t)width * step + 3) / 4 * 4;
     if (start < 14 + header_bytes || start > size || row * (size_t)height > size - start)
         return damaged(name, "the file ends before its pixels do");
+    THAW_TRY(thaw_pixels_reserve(pixels, height, width, name));
     const uint8_t *palette = header + header_bytes; /* blue, green, red, unused */
     const uint32_t room = (start - 14 - header_bytes) / 4, used = u32(header + 32);
     const uint32_t colors = used && used < room ? used : room;

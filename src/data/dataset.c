@@ -12,7 +12,8 @@ static thaw_status no_memory(void) { return thaw_fail(THAW_RESOURCE, "no memory 
 
 char **thaw_names_split(const char *text, size_t size, int64_t n) {
     size_t head, bytes;
-    if (n < 0 || thaw_mul_overflow((size_t)n, sizeof(char *), &head) || thaw_add_overflow(head, size, &bytes))
+    if (n < 0 || (uint64_t)n > size /* a name has a byte at least */ || thaw_mul_overflow((size_t)n, sizeof(char *), &head) ||
+        thaw_add_overflow(head, size, &bytes))
         return NULL;
     char **names = thaw_malloc(bytes);
     if (!names)

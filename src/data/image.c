@@ -5,7 +5,7 @@
 #include "base/memory.h"
 #include "data/image.h"
 
-thaw_status thaw_pixels_reserve(thaw_pixels *pixels, int64_t height, int64_t width, const char *name) {
+thaw_status thaw_pixels_check(int64_t height, int64_t width, const char *name) {
     if (height < 1 || width < 1)
         return thaw_fail(THAW_DATA, "%s: an image of %lld x %lld pixels, the file is damaged; restore or remove it", name,
                          (long long)width, (long long)height);
@@ -13,6 +13,11 @@ thaw_status thaw_pixels_reserve(thaw_pixels *pixels, int64_t height, int64_t wid
         return thaw_fail(THAW_DATA, "%s: an image of %lld x %lld pixels, at most %d a side and %lld in all are accepted; scale "
                                     "it down", name, (long long)width, (long long)height, THAW_IMAGE_SIDE,
                          (long long)THAW_IMAGE_PIXELS);
+    return THAW_OK;
+}
+
+thaw_status thaw_pixels_reserve(thaw_pixels *pixels, int64_t height, int64_t width, const char *name) {
+    THAW_TRY(thaw_pixels_check(height, width, name));
     const size_t bytes = (size_t)(height * width) * 3;
     if (bytes > pixels->capacity) {
         thaw_free(pixels->data); /* not realloc: the old contents need no copy */

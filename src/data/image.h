@@ -20,7 +20,9 @@ typedef struct thaw_pixels {
     int64_t height, width;
 } thaw_pixels;
 
-/* Room for an image of this size. Errors: THAW_DATA (a side is 0 or beyond the limits), THAW_RESOURCE; `name` for the message. */
+/* Checks the limits. Errors: THAW_DATA (a side is 0 or beyond them); `name` for the message. */
+thaw_status thaw_pixels_check(int64_t height, int64_t width, const char *name);
+/* Room for an image of this size. Errors: as above, THAW_RESOURCE. */
 thaw_status thaw_pixels_reserve(thaw_pixels *pixels, int64_t height, int64_t width, const char *name);
 void thaw_pixels_free(thaw_pixels *pixels);
 

@@ -98,7 +98,8 @@ static bool decode(jpeg_reader *reader, thaw_pixels *pixels, size_t size, const 
         if (cmyk)
             from_cmyk(to, reader->row, pixels->width, info->saw_Adobe_marker);
     }
-    return !reader->lost; /* what follows the last row is nobody's pixel: a missing end marker is accepted, as TensorFlow does */
+    jpeg_finish_decompress(info); /* up to the end marker: a file without one is cut */
+    return !reader->lost;
 }
 
 thaw_status thaw_jpeg_decode(thaw_pixels *pixels, const uint8_t *bytes, size_t size, const char *name) {

@@ -219,6 +219,7 @@ static thaw_status check(const thaw_dataset *d, const thaw_loader_options *o) {
 /* Opens the datasets and checks that they are still what the index says. */
 static thaw_status open_arrays(thaw_loader *l) {
     const thaw_dataset *d = l->dataset;
+    THAW_TRY(thaw_arrays_check_threads());
     THAW_TRY(thaw_array_open(&l->x_array, d->x_file, d->x_dataset));
     if (d->y_file)
         THAW_TRY(thaw_array_open(&l->y_array, d->y_file, d->y_dataset));

@@ -10,12 +10,34 @@
 
 /* Memory of stb_image: counted like all other, and no block larger than the image's header explains, so that a few bytes
  * cannot inflate to gigabytes. */
-static _Thread_local size_t block_limit;
-static _Thread_local bool over_limit;
+enum { MOST_BLOCKS = 16 };
+static _Thread_local struct stb_memory {
+    size_t limit; /* of a block */
+    bool over_limit;
+    void *blocks[MOST_BLOCKS]; /* in use; stb_image loses some when it fails */
+} memory;
+
+static void **place_of(void *pointer) {
+    int i = 0;
+    while (i < MOST_BLOCKS && memory.blocks[i] != pointer)
+        i++;
+    return i < MOST_BLOCKS ? &memory.blocks[i] : NULL;
+}
 
 static void *stb_realloc(void *pointer, size_t bytes) {
-    over_limit = over_limit || bytes > block_limit;
-    return over_limit ? NULL : thaw_realloc(pointer, bytes);
+    void **place = place_of(pointer);
+    memory.over_limit = memory.over_limit || bytes > memory.limit;
+    void *block = memory.over_limit || !place ? NULL : thaw_realloc(pointer, bytes);
+    if (block)
+        *place = block;
+    return block;
+}
+
+static void stb_free(void *pointer) {
+    void **place = pointer ? place_of(pointer) : NULL;
+    if (place)
+        *place = NULL;
+    thaw_free(pointer);
 }
 
 #define STB_IMAGE_IMPLEMENTATION
@@ -28,7 +50,7 @@ static void *stb_realloc(void *pointer, size_t bytes) {
 #define STBI_ASSERT(x) ((void)0)
 #define STBI_MALLOC(size) stb_realloc(NULL, size)
 #define STBI_REALLOC(pointer, size) stb_realloc(pointer, size)
-#define STBI_FREE(pointer) thaw_free(pointer)
+#define STBI_FREE(pointer) stb_free(pointer)
 #pragma GCC diagnostic ignored "-Wunused-function" /* to the end of the file, where gcc looks for what was not called */
 #include <stb_image.h>
 
@@ -191,8 +213,7 @@ thaw_status thaw_png_decode(thaw_pixels *pixels, const uint8_t *bytes, size_t si
     pthread_once(&crc_once, make_crc_table);
     THAW_TRY(find_parts(&parts, bytes, size, name));
     const int64_t width = u32(parts.header), height = u32(parts.header + 4);
-    thaw_pixels none = {.capacity = SIZE_MAX}; /* checks the limits only: stb_image brings the memory */
-    THAW_TRY(thaw_pixels_reserve(&none, height, width, name));
+    THAW_TRY(thaw_pixels_check(height, width, name));
 
     const size_t samples = (size_t[]){1, 0, 3, 1, 2, 0, 4}[parts.header[9]], depth = parts.header[8];
     const size_t row = ((size_t)width * samples * depth + 7) / 8, raw = (row + 1) * (size_t)height;
@@ -203,18 +224,20 @@ thaw_status thaw_png_decode(thaw_pixels *pixels, const uint8_t *bytes, size_t si
     THAW_TRY(rewrite(&clean, &clean_bytes, &parts, bytes, name));
     /* Inflated bytes (guessed by samples of whole bytes, doubled at most once), pixels of 4 samples, compressed bytes. */
     const size_t guess = larger(raw, ((size_t)width * depth + 7) / 8 * (size_t)height * samples + (size_t)height);
-    block_limit = larger(2 * guess, (size_t)(width * height) * 4 * (depth == 16 ? 2 : 1));
-    block_limit = larger(block_limit, 2 * parts.data_bytes) + 8192;
-    over_limit = false;
+    const size_t most = larger(2 * guess, (size_t)(width * height) * 4 * (depth == 16 ? 2 : 1));
+    memory = (struct stb_memory){.limit = larger(most, 2 * parts.data_bytes) + 8192};
     int w = 0, h = 0, channels = 0;
     uint8_t *data = stbi_load_from_memory(clean, (int)clean_bytes, &w, &h, &channels, 3);
     thaw_free(clean);
+    for (int i = 0; i < MOST_BLOCKS; i++)
+        if (memory.blocks[i] != data)
+            thaw_free(memory.blocks[i]);
     if (!data) {
         const char *reason = stbi_failure_reason();
-        if (!over_limit && reason && strcmp(reason, "outofmem") == 0)
+        if (!memory.over_limit && reason && strcmp(reason, "outofmem") == 0)
             return thaw_fail(THAW_RESOURCE, "%s: no memory to decode a PNG image of %lld x %lld pixels", name,
                              (long long)width, (long long)height);
-        return damaged(name, over_limit ? "more data than its size allows" : reason ? reason : "its data cannot be read");
+        return damaged(name, memory.over_limit ? "more data than its size allows" : reason ? reason : "its data cannot be read");
     }
     thaw_free(pixels->data);
     *pixels = (thaw_pixels){.data = data, .capacity = (size_t)w * (size_t)h * 3, .height = h, .width = w};

@@ -100,7 +100,7 @@ static void backward_piece(thaw_activation act, int64_t count, const float *x, c
     case THAW_ACTIVATION_RELU: THAW_GRADIENT(y[i] > 0.0f ? dy[i] : 0.0f);
     case THAW_ACTIVATION_RELU6: THAW_GRADIENT(((y[i] > 0.0f) & (y[i] < 6.0f)) ? dy[i] : 0.0f);
     case THAW_ACTIVATION_ELU: THAW_GRADIENT(y[i] < 0.0f ? dy[i] * (y[i] + 1.0f) : dy[i]);
-    case THAW_ACTIVATION_TANH: THAW_GRADIENT(dy[i] * (1.0f - y[i] * y[i]));
+    case THAW_ACTIVATION_TANH: THAW_GRADIENT(dy[i] * ((1.0f - y[i]) * (1.0f + y[i])));
     case THAW_ACTIVATION_SIGMOID: THAW_GRADIENT(dy[i] * (y[i] * (1.0f - y[i])));
     case THAW_ACTIVATION_SWISH: THAW_GRADIENT(dy[i] * (sigmoid(x[i]) * (1.0f + x[i] * (1.0f - sigmoid(x[i])))));
     case THAW_ACTIVATION_LINEAR: THAW_GRADIENT(dy[i]);

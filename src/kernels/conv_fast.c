@@ -16,6 +16,7 @@ enum {
     WEIGHTS_DEPTH = 288,      /* and of one that is multiplied transposed: rows of dkernel in one piece */
     FEWEST_ROWS = 64,
     MOST_ROWS = 1024,
+    ROW_UNIT = 24, /* rows come in whole passes of OpenBLAS' inner kernels; a remainder in each tile costs up to half */
     WEIGHTS_PIECES = 16 /* pieces that a weight gradient is cut into at least, so that threads find work */
 };
 
@@ -100,7 +101,8 @@ static cut cut_of(const patches *p, int64_t depth) {
     c.depth = thaw_least(k, thaw_lines(thaw_ceil_div(k, c.chunks)));
     c.chunks = thaw_ceil_div(k, c.depth);
     int64_t rows = thaw_least(thaw_most(TILE_FLOATS / c.depth, FEWEST_ROWS), MOST_ROWS);
-    c.rows = thaw_most(thaw_ceil_div(places, thaw_most(thaw_ceil_div(places, rows), 1)), 1);
+    int64_t even = thaw_ceil_div(places, thaw_most(thaw_ceil_div(places, rows), 1));
+    c.rows = thaw_most(thaw_ceil_div(even, ROW_UNIT), 1) * ROW_UNIT;
     c.tiles = thaw_ceil_div(places, c.rows);
     return c;
 }

@@ -100,13 +100,13 @@ class Plan(harness.Case):
     def test_equal_ways_to_freeze(self):
         first = self.plan()
         for spec in ("[:-4]", "[0:15]", "[:15]"):
-            other = self.plan("--set", "stages.1.freeze=" + spec)
+            other = self.plan("--set", 'stages.1.freeze="%s"' % spec)
             self.check_both(other)
             self.assertEqual(other["stages"][1]["backward_gflop"], first["stages"][1]["backward_gflop"])
 
     def test_last_five_layers(self):
         """In the base alone [:-5] leaves block4_pool and block5: the same parameters."""
-        self.check_both(self.plan("--set", "stages.1.freeze=[:-5]"))
+        self.check_both(self.plan("--set", 'stages.1.freeze="[:-5]"'))
 
     def test_costs_fall_with_freezing(self):
         plan = self.plan()

@@ -55,7 +55,7 @@ class Result:
 
 
 def environment(more=None):
-    return dict(os.environ, **ENVIRONMENT, **{k: str(v) for k, v in (more or {}).items()})
+    return {**os.environ, **ENVIRONMENT, **{k: str(v) for k, v in (more or {}).items()}}
 
 
 def start(arguments, ranks=0, env=None, cwd=None, prefix=None):

@@ -172,9 +172,10 @@ static int build_padding(thaw_model *m) {
     int x = add_input(m, "input", 3, 6, 7, 2);
     x = LAYER(ZERO_PADDING, "pad_a", x, .pad = {3, 2, 1, 0}); /* folds into a */
     x = CONV("a", x, .filters = 3, .kh = 3, .sh = 2);
-    x = LAYER(ZERO_PADDING, "pad_b", x, .pad = {1, 1, 0, 2}); /* read by two */
-    int b = CONV("b", x, .filters = 2, .kh = 2), c = CONV("c", x, .filters = 2, .kh = 2, .act = THAW_ACTIVATION_TANH);
-    x = MERGE(ADD, "sum", b, c);
+    x = LAYER(ZERO_PADDING, "pad_b", x, .pad = {1, 1, 0, 2}); /* read by three */
+    int p = LAYER(MAX_POOLING, "p", x, .kh = 2, .sh = 1);
+    int b = CONV("b", x, .filters = 3, .kh = 2), c = CONV("c", x, .filters = 3, .kh = 2, .act = THAW_ACTIVATION_TANH);
+    x = MERGE(ADD, "sum", p, b, c);
     x = LAYER(ZERO_PADDING, "pad_c", x, .pad = {0, 1, 2, 1}); /* before a same convolution */
     x = CONV("d", x, .filters = 3, .kh = 3, .sh = 2, .same = true);
     x = LAYER(ZERO_PADDING, "pad_d", x, .pad = {1, 1, 1, 1}); /* before pooling */

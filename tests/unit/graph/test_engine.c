@@ -2,7 +2,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "networks.h"
+#include "naive.h"
 
 #include "base/threads.h"
 
@@ -139,6 +139,36 @@ static void test_threads(void **state) {
         }
         thaw_free(first);
         tear_down(s);
+    }
+}
+
+/* Outputs p(IMAGES, outputs) from z by the final activation, against the definitions. */
+static void expect_outputs(const char *what, const setup *s, const float *z, bool training) {
+    int64_t n = IMAGES * s->plan->outputs;
+    float *p = thaw_calloc((size_t)n, sizeof *p);
+    double *want = evaluate(s, training), largest = 1e-3;
+    thaw_objective objective = {.final = s->plan->final, .units = s->plan->outputs};
+    thaw_objective_output(&objective, IMAGES, z, p);
+    for (int64_t i = 0; i < n; i++)
+        largest = fmax(largest, fabs(want[i]));
+    for (int64_t i = 0; i < n; i++)
+        if (!(fabs((double)p[i] - want[i]) <= 1e-5 * largest))
+            fail_msg("%s: output %d: %.9g, by definition %.9g", what, (int)i, (double)p[i], want[i]);
+    thaw_free(p);
+    free(want);
+}
+
+static void test_definitions(void **state) {
+    (void)state;
+    for (int i = 0; i < N_NETWORKS; i++) {
+        setup *s = set_up_network(&NETWORKS[i], NULL), *folded = set_up(make_model(NETWORKS[i].build), NULL, false, NULL);
+        thaw_engine_prefix(s->engine, IMAGES, s->x);
+        expect_outputs(NETWORKS[i].name, s, thaw_engine_forward(s->engine, IMAGES, &s->draws), true);
+        expect_outputs(NETWORKS[i].name, s, thaw_engine_infer(s->engine, IMAGES), false);
+        thaw_engine_prefix(folded->engine, IMAGES, folded->x);
+        expect_outputs(NETWORKS[i].name, folded, thaw_engine_infer(folded->engine, IMAGES), false);
+        tear_down(s);
+        tear_down(folded);
     }
 }
 
@@ -457,6 +487,7 @@ static void test_refusals(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_definitions),
         cmocka_unit_test(test_fast_against_reference),
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_forms),

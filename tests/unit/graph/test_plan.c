@@ -163,7 +163,7 @@ static void test_marks(void **state) {
     expect_plan(build_two_branches, "a norm b frozen left right again", false,
                 "input pad a norm act b left right again frozen sum", "b frozen sum");
     expect_plan(build_two_branches, "a norm b frozen", false, "input pad a norm act b frozen", "act b frozen");
-    expect_plan(build_padding, "a", false, "input pad_a a pad_b", "pad_b");
+    expect_plan(build_padding, "a", false, "input pad_a a pad_b p", "pad_b p");
     expect_plan(build_unmoved, "a", false, "input a norm flatten", "norm");
     expect_plan(build_unmoved, "a", true, "input a", "a");
     /* Without flags all is one prefix. */

@@ -1,0 +1,324 @@
+#include "bench.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "base/random.h"
+#include "graph/engine.h"
+#include "graph/tape.h"
+#include "train/loss.h"
+#include "train/optimizer.h"
+
+/* Momentum and a small rate: the arithmetic of a real update, on weights that stay finite. */
+static const thaw_job_optimizer sgd = {.kind = THAW_SGD, .learning_rate = 1e-6, .momentum = 0.9};
+
+/* Times at which the engine calls poll: once behind each operation. */
+typedef struct recorder {
+    thaw_exchange *exchange;
+    thaw_comm *comm;
+    thaw_status status; /* first failure of a hook */
+    double *marks;      /* room for a run */
+    int n, room;
+} recorder;
+
+static void hook_poll(void *payload) {
+    recorder *r = payload;
+    if (r->n < r->room)
+        r->marks[r->n] = thaw_clock();
+    r->n++;
+    if (r->exchange)
+        thaw_exchange_poll(r->exchange);
+}
+
+static void hook_bucket_ready(void *payload, int bucket) {
+    recorder *r = payload;
+    thaw_status status = thaw_exchange_begin(r->exchange, bucket);
+    r->status = r->status == THAW_OK ? status : r->status;
+}
+
+static void hook_reduce_sum(void *payload, double *values, size_t count) {
+    recorder *r = payload;
+    thaw_status status = thaw_comm_sum(r->comm, values, count);
+    r->status = r->status == THAW_OK ? status : r->status;
+}
+
+static int compare(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Sorts `values`. */
+static double median(double *values, int64_t n) {
+    qsort(values, (size_t)n, sizeof *values, compare);
+    return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
+}
+
+static thaw_timing timing(double *seconds, int64_t n) {
+    const double middle = median(seconds, n);
+    return (thaw_timing){middle, seconds[0], seconds[n - 1]};
+}
+
+static thaw_status no_memory(void) { return thaw_fail(THAW_RESOURCE, "not enough memory for the measurement"); }
+
+thaw_status thaw_bench_fits(const thaw_app *app, const thaw_plan *plan) {
+    const double total = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
+    const int ranks = thaw_comm_local_size(app->comm);
+    if ((double)plan->memory_bytes * ranks > total)
+        return thaw_fail(THAW_RESOURCE, "%s with --batch %lld needs %.2f GiB on each of %d rank%s of this host, which has "
+                                        "%.2f GiB: use a smaller --batch", plan->model->name, (long long)plan->max_batch,
+                         (double)plan->memory_bytes / 0x1p30, ranks, ranks == 1 ? "" : "s", total / 0x1p30);
+    return THAW_OK;
+}
+
+/* Uniform in [-1, 1): NULL without memory. */
+static float *random_values(int64_t count, int rank) {
+    float *values = thaw_calloc((size_t)count, sizeof *values);
+    for (int64_t i = 0; values && i < count; i += 4) {
+        const thaw_draw draw = thaw_philox((uint64_t)rank, THAW_DRAW_AUGMENT, 0, (uint64_t)i / 4, 0);
+        for (int64_t k = i; k < i + 4 && k < count; k++)
+            values[k] = 2.0f * thaw_uniform(draw.word[k - i]) - 1.0f;
+    }
+    return values;
+}
+
+static bool make_layers(double **seconds, const thaw_model *model) {
+    thaw_free(*seconds);
+    *seconds = thaw_calloc((size_t)model->n_layers, sizeof **seconds);
+    return *seconds != NULL;
+}
+
+/* Adds to each layer the median over repetitions of its operations' seconds. all (repeat, n): marks of all runs, the start
+ * of the first operation before them at starts[run]; operation i of this piece has mark first + i. */
+static void add_layers(double *layers, const double *all, const double *starts, int64_t repeat, int n, int first,
+                       const thaw_tape *tape, bool backward, double *room) {
+    const int count = tape ? tape->n_ops : 0;
+    int at = first;
+    for (int i = 0; i < count; i++) {
+        const thaw_op *op = &tape->ops[backward ? count - 1 - i : i];
+        if (backward && !op->wants_dw && !op->wants_dx)
+            continue;
+        for (int64_t r = 0; r < repeat; r++)
+            room[r] = all[r * n + at] - (at > first ? all[r * n + at - 1] : starts[r]);
+        layers[op->layer] += median(room, repeat);
+        at++;
+    }
+}
+
+thaw_status thaw_bench_forward(thaw_bench *bench, thaw_model *model) {
+    thaw_comm *comm = bench->app->comm;
+    const thaw_plan_request request = {.model = model, .max_batch = bench->batch};
+    const int64_t repeat = bench->repeat;
+    thaw_plan *plan = NULL;
+    thaw_engine *engine = NULL;
+    float *x = NULL;
+    double *marks = NULL, *seconds = NULL, *starts = NULL, *room = NULL;
+    recorder record = {.comm = comm};
+    thaw_hooks hooks = {.poll = hook_poll, .payload = &record};
+    thaw_status status = thaw_plan_compile(&plan, &request);
+    if (status == THAW_OK)
+        status = thaw_bench_fits(bench->app, plan);
+    if (status == THAW_OK)
+        status = thaw_engine_create(&engine, plan, model, &hooks, NULL, NULL);
+    const int n = plan ? plan->tape_prefix->n_ops : 0;
+    if (status == THAW_OK) {
+        x = random_values(bench->batch * thaw_shape_count(&model->nodes[model->input].shape), thaw_comm_rank(comm));
+        marks = thaw_calloc((size_t)repeat * (size_t)n + 1, sizeof *marks);
+        seconds = thaw_calloc((size_t)repeat, sizeof *seconds);
+        starts = thaw_calloc((size_t)repeat, sizeof *starts);
+        room = thaw_calloc((size_t)repeat, sizeof *room);
+        if (!x || !marks || !seconds || !starts || !room || !make_layers(&bench->layer_forward, model))
+            status = no_memory();
+    }
+    THAW_GOTO(thaw_comm_agree(comm, status));
+    bench->has_layers = true;
+    for (int64_t run = -1; run < repeat; run++) { /* the first touches all memory and is not counted */
+        const int64_t at = run < 0 ? 0 : run;
+        record = (recorder){.comm = comm, .marks = marks + at * n, .room = n};
+        thaw_comm_barrier(comm);
+        starts[at] = thaw_clock();
+        thaw_engine_prefix(engine, bench->batch, x);
+        thaw_engine_infer(engine, bench->batch);
+        seconds[at] = thaw_clock() - starts[at];
+        bench->has_layers = bench->has_layers && record.n == n;
+    }
+    if (bench->has_layers)
+        add_layers(bench->layer_forward, marks, starts, repeat, n, 0, plan->tape_prefix, false, room);
+    THAW_GOTO(thaw_comm_max(comm, seconds, (size_t)repeat));
+    bench->forward = timing(seconds, repeat);
+out:
+    thaw_engine_free(engine);
+    thaw_plan_free(plan);
+    thaw_free(x);
+    thaw_free(marks);
+    thaw_free(seconds);
+    thaw_free(starts);
+    thaw_free(room);
+    return status;
+}
+
+/* Everything that steps need, made once. */
+typedef struct steps {
+    thaw_bench *bench;
+    thaw_model *model;
+    const thaw_plan *plan;
+    recorder record;
+    thaw_hooks hooks;
+    thaw_engine *engine;
+    thaw_exchange *exchange;
+    thaw_optimizer *optimizer;
+    thaw_segment *segments;
+    thaw_objective objective;
+    float *parameters, *gradients, *x, *y;
+    int64_t *samples;
+    int n_prefix, n_forward, n_backward; /* operations */
+    double *marks, *seconds, *room;      /* (repeat, operations), (repeat), (repeat) */
+    double *starts[3];                   /* of prefix, forward, backward in each run */
+    double *phases[6];                   /* seconds of each run */
+} steps;
+
+/* Labels that fit the network's end: classes for a softmax, 0 or 1 for a sigmoid, values otherwise. */
+static void set_labels(steps *s) {
+    const int64_t images = s->bench->batch, units = s->plan->outputs;
+    thaw_objective *o = &s->objective;
+    *o = (thaw_objective){.loss = thaw_loss_default(s->plan->final), .final = s->plan->final, .units = units, .y_width = units};
+    if (s->plan->final == THAW_ACTIVATION_SOFTMAX && units > 1)
+        o->y_width = 1;
+    for (int64_t i = 0; i < images * o->y_width; i++) {
+        const float unit = 0.5f * (s->y[i] + 1.0f); /* [0, 1) */
+        if (o->loss == THAW_LOSS_CATEGORICAL_CROSSENTROPY && o->y_width == 1)
+            s->y[i] = (float)(int64_t)(unit * (float)units);
+        else if (o->loss == THAW_LOSS_BINARY_CROSSENTROPY)
+            s->y[i] = unit < 0.5f ? 0.0f : 1.0f;
+    }
+}
+
+static thaw_status make_steps(steps *s) {
+    const thaw_plan *plan = s->plan;
+    const size_t repeat = (size_t)s->bench->repeat;
+    const int rank = thaw_comm_rank(s->bench->app->comm);
+    s->n_prefix = plan->tape_prefix->n_ops;
+    s->n_forward = plan->tape_train->n_ops;
+    for (int i = 0; i < s->n_forward; i++)
+        s->n_backward += plan->tape_train->ops[i].wants_dw || plan->tape_train->ops[i].wants_dx;
+    s->x = random_values(s->bench->batch * thaw_shape_count(&s->model->nodes[s->model->input].shape), rank);
+    s->y = random_values(s->bench->batch * plan->outputs, rank + 1);
+    s->samples = thaw_calloc((size_t)s->bench->batch, sizeof *s->samples);
+    s->segments = thaw_calloc((size_t)plan->n_tensors, sizeof *s->segments);
+    s->marks = thaw_calloc(repeat * (size_t)(s->n_prefix + s->n_forward + s->n_backward), sizeof *s->marks);
+    s->seconds = thaw_calloc(repeat, sizeof *s->seconds);
+    s->room = thaw_calloc(repeat, sizeof *s->room);
+    bool ok = s->x && s->y && s->samples && s->segments && s->marks && s->seconds && s->room;
+    for (int i = 0; i < 3; i++)
+        ok = (s->starts[i] = thaw_calloc(repeat, sizeof **s->starts)) != NULL && ok;
+    for (int i = 0; i < 6; i++)
+        ok = (s->phases[i] = thaw_calloc(repeat, sizeof **s->phases)) != NULL && ok;
+    if (!ok || !make_layers(&s->bench->layer_step, s->model) || !make_layers(&s->bench->layer_backward, s->model))
+        return no_memory();
+    for (int64_t i = 0; i < s->bench->batch; i++)
+        s->samples[i] = i;
+    for (int i = 0; i < plan->n_tensors; i++)
+        s->segments[i] = (thaw_segment){plan->tensors[i].offset, plan->tensors[i].count, 0.0f, 0.0f, ""};
+    set_labels(s);
+    return thaw_optimizer_create(&s->optimizer, &sgd, plan->count);
+}
+
+/* One step as training does it, without loader. */
+static thaw_status one_step(steps *s, int64_t at) {
+    const int64_t images = s->bench->batch;
+    const int operations = s->n_prefix + s->n_forward + s->n_backward;
+    const double ranks = (double)thaw_comm_size(s->bench->app->comm);
+    const thaw_draws draws = {0, 0, s->samples};
+    double times[7];
+    thaw_sums sums = {0};
+    s->record.marks = s->marks + at * operations;
+    s->record.room = operations;
+    s->record.n = 0;
+    thaw_comm_barrier(s->bench->app->comm);
+    times[0] = s->starts[0][at] = thaw_clock();
+    thaw_engine_prefix(s->engine, images, s->x);
+    times[1] = s->starts[1][at] = thaw_clock();
+    const float *z = thaw_engine_forward(s->engine, images, &draws);
+    float *dz = thaw_engine_output_gradient(s->engine);
+    times[2] = thaw_clock();
+    thaw_status status = thaw_objective_batch(&s->objective, images, z, s->y, 1.0 / ((double)images * ranks), dz, &sums);
+    times[3] = s->starts[2][at] = thaw_clock();
+    thaw_engine_backward(s->engine);
+    times[4] = thaw_clock();
+    const thaw_status exchanged = thaw_exchange_finish(s->exchange);
+    times[5] = thaw_clock();
+    thaw_optimizer_step(s->optimizer, s->parameters, s->gradients, s->segments, s->plan->n_tensors);
+    thaw_engine_update_statistics(s->engine);
+    thaw_engine_refresh(s->engine);
+    times[6] = thaw_clock();
+    s->seconds[at] = times[6] - times[0];
+    for (int i = 0; i < 6; i++)
+        s->phases[i][at] = times[i + 1] - times[i];
+    THAW_TRY(status);
+    THAW_TRY(exchanged);
+    return s->record.status;
+}
+
+static void settle_steps(steps *s) {
+    thaw_bench *bench = s->bench;
+    const int64_t repeat = bench->repeat;
+    const int n = s->n_prefix + s->n_forward + s->n_backward;
+    const thaw_tape *train = s->plan->tape_train;
+    if (bench->has_layers) {
+        add_layers(bench->layer_step, s->marks, s->starts[0], repeat, n, 0, s->plan->tape_prefix, false, s->room);
+        add_layers(bench->layer_step, s->marks, s->starts[1], repeat, n, s->n_prefix, train, false, s->room);
+        add_layers(bench->layer_backward, s->marks, s->starts[2], repeat, n, s->n_prefix + s->n_forward, train, true,
+                   s->room);
+    }
+    double *phase = &bench->phases.prefix;
+    for (int i = 0; i < 6; i++)
+        phase[i] = median(s->phases[i], repeat);
+    bench->step = timing(s->seconds, repeat);
+}
+
+thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {
+    thaw_comm *comm = bench->app->comm;
+    steps s = {.bench = bench, .model = model, .plan = plan, .record = {.comm = comm}};
+    s.hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, &s.record};
+    s.parameters = thaw_comm_alloc(comm, plan->count);
+    s.gradients = thaw_comm_alloc(comm, plan->count);
+    thaw_status status = s.parameters && s.gradients ? make_steps(&s) : no_memory();
+    if (status == THAW_OK)
+        status = thaw_engine_create(&s.engine, plan, model, &s.hooks, s.parameters, s.gradients);
+    THAW_GOTO(thaw_comm_agree(comm, status));
+    THAW_GOTO(thaw_exchange_create(&s.exchange, comm, s.gradients, plan->buckets, plan->n_buckets));
+    s.record.exchange = s.exchange;
+    for (int64_t run = -1; run < bench->repeat; run++) { /* the first touches all memory and is not counted */
+        THAW_GOTO(thaw_comm_agree(comm, one_step(&s, run < 0 ? 0 : run)));
+        bench->has_layers = bench->has_layers && s.record.n == s.record.room;
+    }
+    THAW_GOTO(thaw_comm_max(comm, s.seconds, (size_t)bench->repeat));
+    settle_steps(&s);
+out:
+    thaw_exchange_free(s.exchange);
+    thaw_engine_free(s.engine);
+    thaw_optimizer_free(s.optimizer);
+    thaw_comm_free(comm, s.parameters);
+    thaw_comm_free(comm, s.gradients);
+    thaw_free(s.segments);
+    thaw_free(s.x);
+    thaw_free(s.y);
+    thaw_free(s.samples);
+    thaw_free(s.marks);
+    thaw_free(s.seconds);
+    thaw_free(s.room);
+    for (int i = 0; i < 3; i++)
+        thaw_free(s.starts[i]);
+    for (int i = 0; i < 6; i++)
+        thaw_free(s.phases[i]);
+    return status;
+}
+
+void thaw_bench_free(thaw_bench *bench) {
+    thaw_free(bench->layer_forward);
+    thaw_free(bench->layer_step);
+    thaw_free(bench->layer_backward);
+    bench->layer_forward = bench->layer_step = bench->layer_backward = NULL;
+}

@@ -1,0 +1,41 @@
+/* thaw train JOB.yaml */
+#include "app.h"
+#include "thaw/train.h"
+
+static void print_result(const char *text, void *payload) { thaw_app_print(payload, text); }
+
+static thaw_status run(thaw_app *app, const thaw_arguments *given) {
+    thaw_job *job = NULL;
+    thaw_app_catch_stop(app);
+    THAW_TRY(thaw_app_job(&job, app, given));
+    thaw_train_options options = {
+        .resume = thaw_arguments_value(given, "resume", "auto"),
+        .stop = app->stop,
+        .result = print_result,
+        .payload = app,
+    };
+    thaw_status status = thaw_app_threads(app, 0, true);
+    if (status == THAW_OK)
+        status = thaw_train(app->comm, job, &options);
+    thaw_job_free(job);
+    return status;
+}
+
+static const thaw_option options[] = {
+    {"set", "KEY=VALUE", true, "set a key of the job, e.g. training.batch_size=16, stages.0.epochs=3"},
+    {"resume", "auto|never|PATH", false, "go on where the run folder stands (default), start over, or from a checkpoint"},
+};
+const thaw_command thaw_command_train = {
+    .name = "train",
+    .positional = "JOB.yaml",
+    .least = 1,
+    .most = 1,
+    .summary = "fine-tunes a network as a job file says; run under mpirun or srun for several ranks",
+    .details = "The job's `output` folder receives history.csv, log.jsonl, checkpoints, best.h5 and model.h5 (`thaw help job`).\n"
+               "SIGTERM or SIGUSR1 to any rank writes a checkpoint and ends with status 75; the same command resumes.\n"
+               "With Open MPI and one or two ranks, --bind-to none (or --map-by slot:PE=N) gives a rank more than one core.\n"
+               "OMP_NUM_THREADS sets the threads of a rank; by default its cores are divided by the ranks that share them.",
+    .options = options,
+    .n_options = sizeof options / sizeof *options,
+    .run = run,
+};
