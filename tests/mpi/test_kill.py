@@ -174,11 +174,10 @@ class Kill(harness.Case):
         try:
             folder = os.path.join(disk, "run")
             self.stopped(folder)
-            with open(os.path.join(disk, "ballast"), "wb") as f:
+            with open(os.path.join(disk, "ballast"), "wb", buffering=0) as f:
                 try:
                     while True:
                         f.write(b"\0" * 4096)
-                        f.flush()
                 except OSError:
                     pass
             result = harness.run(*self.arguments(folder), ranks=2)
