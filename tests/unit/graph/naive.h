@@ -66,10 +66,10 @@ static void slide(const thaw_layer *layer, const thaw_shape *from, const thaw_sh
                         if (iy < 0 || iy >= from->dim[0] || ix < 0 || ix >= from->dim[1])
                             continue;
                         const double *cell = x + (iy * from->dim[1] + ix) * from->dim[2];
+                        int64_t tap = (ky * c->kernel[1] + kx) * from->dim[2];
                         cells++;
                         for (int64_t ci = 0; conv && ci < from->dim[2]; ci++)
-                            sum += cell[ci] * value(layer, "kernel", ((ky * c->kernel[1] + kx) * from->dim[2] + ci) * to->dim[2] + co,
-                                                    0.0);
+                            sum += cell[ci] * value(layer, "kernel", (tap + ci) * to->dim[2] + co, 0.0);
                         sum += conv ? 0.0 : cell[co];
                         most = conv ? 0.0 : fmax(most, cell[co]);
                     }
@@ -89,9 +89,9 @@ static void normalise(const naive *v, int node, const thaw_layer *layer, int64_t
             for (int64_t row = 0; row < rows; row++)
                 variance += (x[row * c + i] - mean) * (x[row * c + i] - mean) / (double)rows;
         }
+        double deviation = sqrt(variance + (double)layer->config.epsilon);
         for (int64_t row = 0; row < rows; row++)
-            y[row * c + i] = (x[row * c + i] - mean) / sqrt(variance + (double)layer->config.epsilon) * value(layer, "gamma", i, 1.0) +
-                             value(layer, "beta", i, 0.0);
+            y[row * c + i] = (x[row * c + i] - mean) / deviation * value(layer, "gamma", i, 1.0) + value(layer, "beta", i, 0.0);
     }
 }
 

@@ -223,7 +223,9 @@ static void test_image_alone(void **state) {
             bool batch = NETWORKS[i].batch_statistics, training = !folded && !batch;
             thaw_engine_prefix(s->engine, IMAGES, s->x);
             float *together = copy(thaw_engine_infer(s->engine, IMAGES), (size_t)(IMAGES * outputs));
-            float *trained = training ? copy(thaw_engine_forward(s->engine, IMAGES, &s->draws), (size_t)(IMAGES * outputs)) : NULL;
+            float *trained = NULL;
+            if (training)
+                trained = copy(thaw_engine_forward(s->engine, IMAGES, &s->draws), (size_t)(IMAGES * outputs));
             for (int image = 0; image < IMAGES; image++) {
                 thaw_draws draws = s->draws;
                 draws.samples += image;
@@ -402,9 +404,9 @@ static void test_frozen_hash(void **state) {
         const thaw_tape *tapes[] = {s->plan->tape_prefix, s->plan->tape_train, s->plan->tape_infer};
         for (int k = 0; k < 3; k++) /* packed forms of frozen tensors are hashed and never made again */
             for (int p = 0; p < tapes[k]->n_packs; p++) {
-                const thaw_pack *pack = &tapes[k]->packs[p];
-                assert_int_equal(pack->refresh,
-                                 s->trainable[pack->layer] && s->model->layers[pack->layer].kind == THAW_LAYER_BATCH_NORMALIZATION);
+                int layer = tapes[k]->packs[p].layer;
+                bool norm = s->model->layers[layer].kind == THAW_LAYER_BATCH_NORMALIZATION;
+                assert_int_equal(tapes[k]->packs[p].refresh, norm && s->trainable[layer]);
             }
         tear_down(s);
     }
@@ -486,7 +488,8 @@ static void test_refusals(void **state) {
     (void)state;
     setup *s = set_up_network(&NETWORKS[0], NULL), *other = set_up_network(&NETWORKS[0], NULL);
     thaw_engine *engine = NULL;
-    expect(thaw_engine_create(&engine, s->plan, other->model, NULL, s->parameters, s->gradients), THAW_INTERNAL, "another model");
+    expect(thaw_engine_create(&engine, s->plan, other->model, NULL, s->parameters, s->gradients), THAW_INTERNAL,
+           "another model");
     assert_null(engine);
     expect(thaw_engine_create(&engine, s->plan, s->model, NULL, NULL, NULL), THAW_INTERNAL, "no memory for them");
     assert_null(engine);
