@@ -55,17 +55,20 @@ def make(name, folder):
     models = {}
     for floatx in ("float32", "float64"):
         keras.config.set_floatx(floatx)
+        keras.config.set_dtype_policy(floatx)
         keras.utils.clear_session()
         models[floatx] = build(weights=None, input_shape=shape)
     randomize(models["float32"], rng)
     models["float64"].set_weights(models["float32"].get_weights())
     keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
     base = models["float32"]
     base.save(os.path.join(folder, name + ".h5"), include_optimizer=False)
     for cut in cuts:
         y = keras.layers.Flatten(name="cut_flatten")(base.get_layer(cut).output)
         keras.Model(base.input, y).save(os.path.join(folder, "%s.%s.h5" % (name, cut)), include_optimizer=False)
     keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     exact = models["float64"]
     exact.layers[-1].activation = keras.activations.linear
     whole = keras.Model(exact.input, [exact.get_layer(c).output for c in cuts] + [exact.output])
