@@ -5,6 +5,7 @@
 #include <math.h>
 #include <mpi.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -56,9 +57,20 @@ static void find_hosts(thaw_comm *comm) {
     MPI_Allreduce(&first, &comm->hosts, 1, MPI_INT, MPI_SUM, comm->world);
 }
 
+/* Outside mpirun and srun, Open MPI starts a daemon beside the process for ranks that it might spawn, and ends the program
+ * where there is no ssh to start others with. One rank that spawns nothing needs neither. */
+static void start_alone(void) {
+    static const char *const launchers[] = {"OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "SLURM_PROCID"};
+    for (size_t i = 0; i < sizeof launchers / sizeof *launchers; i++)
+        if (getenv(launchers[i]))
+            return;
+    setenv("OMPI_MCA_ess_singleton_isolated", "1", 0);
+}
+
 thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
     *out = NULL;
     int level = MPI_THREAD_SINGLE;
+    start_alone();
     const int error = MPI_Init_thread(argc, argv, MPI_THREAD_FUNNELED, &level);
     if (error != MPI_SUCCESS)
         return thaw_fail(THAW_SYSTEM, "MPI_Init_thread failed with error %d; check the MPI installation", error);

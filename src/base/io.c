@@ -286,6 +286,31 @@ out:
     return status;
 }
 
+/* ".NAME.tmp.PID", as thaw_io_write_atomic names its files. */
+static bool is_temporary(const char *name) {
+    const char *mark = strstr(name, ".tmp.");
+    if (name[0] != '.' || !mark || mark == name)
+        return false;
+    const char *pid = mark + strlen(".tmp.");
+    return *pid && pid[strspn(pid, "0123456789")] == 0;
+}
+
+thaw_status thaw_io_sweep(const char *folder) {
+    char **names;
+    int n;
+    THAW_TRY(thaw_io_list(&names, &n, folder));
+    thaw_status status = THAW_OK;
+    for (int i = 0; i < n; i++) {
+        char *path = status == THAW_OK && is_temporary(names[i]) ? thaw_path_join(folder, names[i]) : NULL;
+        if (path)
+            status = thaw_io_remove(path);
+        thaw_free(path);
+        thaw_free(names[i]);
+    }
+    thaw_free(names);
+    return status;
+}
+
 thaw_status thaw_io_append(const char *path, const void *bytes, size_t size) {
     const int file = try_open(path, O_WRONLY | O_APPEND | O_CREAT | O_NONBLOCK);
     if (file < 0)

@@ -16,6 +16,8 @@ thaw_status thaw_io_read(void **bytes, size_t *size, const char *path, size_t li
  * of the folder. On failure the old file stays and nothing half-written is left; only if the last step fails, syncing
  * the folder, the new file is there, whole, but a loss of power may undo it. THAW_CANT_CREATE / THAW_IO. */
 thaw_status thaw_io_write_atomic(const char *path, const void *bytes, size_t size);
+/* Removes what writers of thaw_io_write_atomic left in a folder when they were killed. Only where no writer is at work. */
+thaw_status thaw_io_sweep(const char *folder);
 /* Appends bytes to a file (created if missing) and flushes. For logs. THAW_CANT_CREATE / THAW_IO. */
 thaw_status thaw_io_append(const char *path, const void *bytes, size_t size);
 /* Cuts a file to `size` bytes if it is longer (missing is fine). */

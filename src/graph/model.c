@@ -186,7 +186,7 @@ const char *thaw_model_nearest(const thaw_model *model, const char *name) {
         nearest = thaw_nearest(name, names, model->n_layers);
     }
     thaw_free(names);
-    return nearest;
+    return *nearest ? nearest : "none";
 }
 
 thaw_status thaw_model_allocate(thaw_model *model) {

@@ -54,7 +54,7 @@ class Usage(harness.Case):
         for key in ("model.base", "training.batch_size", "stages[].freeze", "glob:"):
             self.assertIn(key, text)
         self.assertEqual(self.succeed("help", "job", "--markdown").out,
-                         open(os.path.join(harness.ROOT, "jobs", "README.md")).read())
+                         harness.read_bytes(os.path.join(harness.ROOT, "jobs", "README.md")).decode())
 
     def test_help_of_nothing(self):
         self.fails("help", "trian", words=["trian", "'train'"])

@@ -341,12 +341,26 @@ static void test_rename_remove(void **state) {
     assert_int_equal(thaw_io_remove(in("full")), THAW_CANT_CREATE);
 }
 
+static void test_sweep(void **state) {
+    (void)state;
+    assert_int_equal(thaw_io_mkdirs(in("sweep/.a.tmp")), THAW_OK);
+    const char *names[] = {".model.h5.tmp.123", ".a.tmp.", ".a.tmp.1x", "b.tmp.7", ".tmp.7", ".x.tmp.7"};
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
+        char path[64];
+        snprintf(path, sizeof path, "sweep/%s", names[i]);
+        put_file(in(path), "");
+    }
+    assert_int_equal(thaw_io_sweep(in("sweep")), THAW_OK);
+    expect_names(in("sweep"), ".a.tmp .a.tmp. .a.tmp.1x .tmp.7 b.tmp.7");
+    assert_int_equal(thaw_io_sweep(in("nowhere")), THAW_NO_INPUT);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_read),          cmocka_unit_test(test_special_files), cmocka_unit_test(test_write),
         cmocka_unit_test(test_write_failures), cmocka_unit_test(test_interrupted),  cmocka_unit_test(test_read_failures),
         cmocka_unit_test(test_append),        cmocka_unit_test(test_truncate),      cmocka_unit_test(test_folders),
-        cmocka_unit_test(test_list),          cmocka_unit_test(test_rename_remove),
+        cmocka_unit_test(test_list),          cmocka_unit_test(test_rename_remove), cmocka_unit_test(test_sweep),
     };
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

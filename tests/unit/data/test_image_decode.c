@@ -250,23 +250,34 @@ static void test_png_structure(void **state) {
     thaw_pixels_free(&pixels);
 }
 
-/* A PNG of 1x1 whose data inflates without end: stopped by its header's size, not by memory. */
+/* Appends the n low bits of `code` to a stream of deflate, the highest first (as Huffman codes lie). */
+static void put_code(uint8_t *data, size_t *bit, uint32_t code, int n) {
+    for (int i = n - 1; i >= 0; i--, ++*bit)
+        data[*bit / 8] |= (uint8_t)((code >> i & 1) << *bit % 8);
+}
+
+/* A PNG of 1x1 whose valid data inflates to megabytes: stopped by its header's size, not by memory. */
 static void test_png_bomb(void **state) {
     (void)state;
-    enum { BLOCKS = 40, BLOCK = 65535 };
-    uint8_t *png = calloc(1, BLOCKS * (BLOCK + 5) + 4096), *data = calloc(1, BLOCKS * (BLOCK + 5) + 16);
+    enum { MATCHES = 12000 }; /* of 258 bytes in 13 bits each */
+    uint8_t *png = calloc(1, MATCHES * 2 + 4096), *data = calloc(1, MATCHES * 2 + 16);
     uint8_t header[13] = {0, 0, 0, 1, 0, 0, 0, 1, 8, 2};
-    size_t size = 2, n = 8;
+    size_t bit = 16, n = 8;
+    thaw_pixels pixels = {0};
     data[0] = 0x78;
     data[1] = 1;
-    for (int i = 0; i < BLOCKS; i++, size += BLOCK + 5)
-        memcpy(data + size, (uint8_t[]){i + 1 == BLOCKS, 0xff, 0xff, 0, 0}, 5);
+    put_code(data, &bit, 6, 3);        /* last block, fixed codes */
+    put_code(data, &bit, 0x30, 8);     /* a zero */
+    for (int i = 0; i < MATCHES; i++)
+        put_code(data, &bit, 0xc5 << 5, 13); /* length 258, distance 1 */
+    put_code(data, &bit, 0, 7);        /* end */
     memcpy(png, "\x89PNG\r\n\x1a\n", 8);
     n += put_png_chunk(png + n, "IHDR", header, 13);
-    n += put_png_chunk(png + n, "IDAT", data, 200000);
+    n += put_png_chunk(png + n, "IDAT", data, bit / 8 + 5);
     n += put_png_chunk(png + n, "IEND", NULL, 0);
-    thaw_pixels pixels = {0};
-    expect(thaw_pixels_decode(&pixels, png, n, "bomb.png"), THAW_DATA, "bomb.png");
+    const size_t before = thaw_memory_peak();
+    expect(thaw_pixels_decode(&pixels, png, n, "bomb.png"), THAW_DATA, "bomb.png|more data than its size allows");
+    assert_true(thaw_memory_peak() - before < 1 << 20);
     const uint8_t deflated[] = {0x78, 0x9c, 0xed, 0xc1, 0x01, 0x0d}; /* the head of dynamic codes, then nothing */
     n = 8 + 25;
     n += put_png_chunk(png + n, "IDAT", deflated, sizeof deflated);

@@ -107,6 +107,38 @@ static void test_aborted_passes(void **state) {
     thaw_loader_free(NULL);
 }
 
+/* A pass that begins while a thread still decodes a large image of the one before: nothing of it shows in the new one. */
+static void test_begin_waits(void **state) {
+    (void)state;
+    enum { SIDE = 1500, BYTES = 54 + SIDE * SIDE * 3 };
+    uint8_t *bmp = malloc(BYTES);
+    memset(bmp, 255, BYTES);
+    memcpy(bmp, (uint8_t[54]){'B', 'M', [10] = 54, [14] = 40, [18] = SIDE & 255, SIDE >> 8, [22] = SIDE & 255, SIDE >> 8,
+                              [26] = 1, [28] = 24}, 54);
+    put("large/a/1.bmp", bmp, BYTES);
+    free(bmp);
+    put_png("large/a/2.png", 1, H, W);
+    thaw_dataset *d;
+    succeed(thaw_dataset_scan_folders(&d, in_folder("large"), NULL, 0));
+    thaw_loader_options o = plain;
+    thaw_loader *loader;
+    thaw_batch batch;
+    o.threads = 2;
+    o.preprocess = THAW_PREPROCESS_NONE;
+    succeed(thaw_loader_create(&loader, d, &o));
+    for (int round = 0; round < 20; round++) {
+        succeed(thaw_loader_begin(loader, (int64_t[]){0}, (int64_t[]){0, 1}, 1, 0));
+        usleep((unsigned)round * 300);
+        succeed(thaw_loader_begin(loader, (int64_t[]){1, 1}, (int64_t[]){0, 2}, 1, 0));
+        succeed(thaw_loader_next(loader, &batch));
+        usleep(20000);
+        for (int i = 0; i < 2 * ROW; i++)
+            assert_true(batch.x[i] == (float)(1 + i % 3 + (i / 3 % W == 0 && i % 3 == 0 ? 9 : 0)));
+    }
+    thaw_loader_free(loader);
+    thaw_dataset_free(d);
+}
+
 static void test_no_images(void **state) {
     (void)state;
     thaw_loader *loader;
@@ -349,9 +381,11 @@ static void test_signals_and_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_contents),      cmocka_unit_test(test_aborted_passes), cmocka_unit_test(test_no_images),
-        cmocka_unit_test(test_errors),        cmocka_unit_test(test_refused),        cmocka_unit_test(test_array_batches),
-        cmocka_unit_test(test_array_shapes), cmocka_unit_test(test_signals_and_memory),
+        cmocka_unit_test(test_contents),      cmocka_unit_test(test_aborted_passes),
+        cmocka_unit_test(test_begin_waits),   cmocka_unit_test(test_no_images),
+        cmocka_unit_test(test_errors),        cmocka_unit_test(test_refused),
+        cmocka_unit_test(test_array_batches), cmocka_unit_test(test_array_shapes),
+        cmocka_unit_test(test_signals_and_memory),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

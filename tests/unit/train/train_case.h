@@ -52,8 +52,8 @@ __attribute__((unused)) static void remove_folder(const char *path) {
 }
 
 /* Contents of a file of a folder, as text; thaw_free. */
-__attribute__((unused)) static char *file_text(const char *folder, const char *name) {
-    void *bytes;
+__attribute__((unused, noinline)) static char *file_text(const char *folder, const char *name) {
+    void *bytes = NULL;
     size_t size;
     char *path = thaw_path_join(folder, name);
     assert_ok(thaw_io_read(&bytes, &size, path, 0));
