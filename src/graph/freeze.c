@@ -162,29 +162,30 @@ thaw_status thaw_freeze_resolve(bool *trainable, const thaw_model *model, const 
 const char *thaw_freeze_describe(const bool *trainable, const thaw_model *model) {
     static char text[512];
     size_t at = 0;
-    int first = -1, run = -1;
-    bool some = false;
+    int first = -1, begin = -1, end = -1; /* first trained layer; indices of the run of frozen layers */
     text[0] = '\0';
     for (int i = 0; i <= model->n_layers; i++) {
-        bool frozen = i < model->n_layers && !trainable[i];
-        if (i < model->n_layers && trainable[i] && first < 0 && model->layers[i].n_tensors > 0)
+        const thaw_layer *layer = i < model->n_layers ? &model->layers[i] : NULL;
+        if (layer && trainable[i] && first < 0 && layer->n_tensors > 0)
             first = i;
-        if (frozen && run < 0)
-            run = i;
-        if (!frozen && run >= 0) {
-            const thaw_layer *a = &model->layers[run], *b = &model->layers[i - 1];
-            int written = a->list_index == b->list_index
-                              ? snprintf(text + at, sizeof text - at, "%s%d", some ? "," : "frozen ", a->list_index)
-                              : snprintf(text + at, sizeof text - at, "%s%d-%d", some ? "," : "frozen ",
-                                         a->list_index < 0 ? 0 : a->list_index, b->list_index);
-            at = written < 0 || (size_t)written >= sizeof text - at ? sizeof text - 1 : at + (size_t)written;
-            some = true;
-            run = -1;
+        if (layer && !layer->listed) /* has no index: the InputLayer of a Sequential model */
+            continue;
+        if (layer && !trainable[i]) {
+            begin = begin < 0 ? layer->list_index : begin;
+            end = layer->list_index;
+            continue;
         }
+        if (begin < 0)
+            continue;
+        const char *before = at ? "," : "frozen ";
+        int written = begin == end ? snprintf(text + at, sizeof text - at, "%s%d", before, begin)
+                                   : snprintf(text + at, sizeof text - at, "%s%d-%d", before, begin, end);
+        at = written < 0 || (size_t)written >= sizeof text - at ? sizeof text - 1 : at + (size_t)written;
+        begin = -1;
     }
-    if (!some)
+    if (at == 0)
         at += (size_t)snprintf(text, sizeof text, "frozen none");
-    if (first >= 0 && at < sizeof text)
+    if (first >= 0)
         snprintf(text + at, sizeof text - at, ", first trained: %d %s", model->layers[first].list_index,
                  model->layers[first].name);
     return text;

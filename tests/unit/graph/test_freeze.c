@@ -188,6 +188,18 @@ static void test_describe(void **state) {
     OK(resolve(flags, model, "none", NULL, NULL));
     assert_string_equal(thaw_freeze_describe(flags, model), "frozen none, first trained: 1 block1_conv1");
     thaw_model_free(model);
+    /* A Sequential model's InputLayer has no index. */
+    model = new_model();
+    model->sequential = true;
+    int x = add_dense(model, "b", add_dense(model, "a", add_input(model, "in", 1, 4, 0, 0), 3, false), 2, false);
+    OK(thaw_model_finish(model, x, false));
+    OK(resolve(flags, model, "before:a", NULL, NULL));
+    assert_string_equal(thaw_freeze_describe(flags, model), "frozen none, first trained: 0 a");
+    OK(resolve(flags, model, "before:b", NULL, NULL));
+    assert_string_equal(thaw_freeze_describe(flags, model), "frozen 0, first trained: 1 b");
+    OK(resolve(flags, model, "all", NULL, NULL));
+    assert_string_equal(thaw_freeze_describe(flags, model), "frozen 0-1");
+    thaw_model_free(model);
 }
 
 int main(void) {

@@ -256,8 +256,9 @@ static void test_layout_random(void **state) {
             if (i < n_values)
                 tape.values[i].region = draw(1, at++, 0, 1) < 0.2 ? THAW_REGION_BOUNDARY : THAW_REGION_ARENA;
             int a = (int)draw(1, at++, 0, times), b = (int)draw(1, at++, 0, times);
-            *p = (thaw_place){.per_image = (size_t)draw(1, at++, 0, 1000), .fixed = (size_t)draw(1, at++, 0, 300), .first = a,
+            *p = (thaw_place){.per_image = (size_t)draw(1, at, 0, 1000), .fixed = (size_t)draw(2, at, 0, 300), .first = a,
                               .last = b}; /* a > b: not used */
+            at++;
             bool used = a <= b && (i >= n_values || tape.values[i].region == THAW_REGION_ARENA);
             bytes[i] = used ? p->per_image * (size_t)images + p->fixed : 0;
             sum += thaw_align(bytes[i]);
