@@ -8,12 +8,14 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "base/text.h"
+#include "formats/hdf5_heap.h"
 
 #define HOW_TO_SAVE "; save it from Keras as legacy HDF5: model.save('model.h5')"
 
 enum {
     MOST_TEXTS = 1 << 20,  /* of one list */
     LONGEST_NAME = 1024,   /* of one component of a path */
+    REFERENCE = 16,        /* bytes of a reference to a variable-length text */
     MOST_INFLATED = 1100   /* bytes out of one stored byte: deflate gives 1032 */
 };
 static const size_t most_text_bytes = (size_t)64 << 20; /* of one attribute */
@@ -189,12 +191,60 @@ static size_t fixed_length(const char *text, size_t size, H5T_str_t padding) {
     return n;
 }
 
+/* Adds n texts of an attribute's raw data: fixed-length ones of `width` bytes, or (width 0) references into the heap. */
+static thaw_status add_texts(char ***texts, int *n, const thaw_h5 *h5, const char *name, const unsigned char *raw,
+                             size_t count, size_t width, H5T_str_t padding) {
+    char **grown = thaw_realloc(*texts, ((size_t)*n + count) * sizeof *grown);
+    size_t total = 0;
+    if (!grown)
+        return thaw_fail(THAW_RESOURCE, "no memory to read %s", h5->path);
+    *texts = grown;
+    for (size_t i = 0; i < count; i++) {
+        const char *text = (const char *)raw + i * width;
+        size_t length = 0;
+        if (width)
+            length = fixed_length(text, width, padding);
+        else
+            text = thaw_h5_follow_reference(&(thaw_h5_bytes){h5->image, h5->size}, raw + i * REFERENCE, &length);
+        if (!text)
+            return damaged(h5, NULL, name);
+        length = strnlen(text, length);
+        total += length;
+        if (total > most_text_bytes)
+            return thaw_fail(THAW_DATA, "%s: attribute '%s' is too long", h5->path, name);
+        char *copy = thaw_strndup(text, length);
+        if (!copy)
+            return thaw_fail(THAW_RESOURCE, "no memory to read %s", h5->path);
+        grown[(*n)++] = copy;
+    }
+    return THAW_OK;
+}
+
+/* Variable-length texts as HDF5 itself reads them: for files in the newer layout, whose metadata carry checksums. */
+static thaw_status add_variable(char ***texts, int *n, const thaw_h5 *h5, const char *name, hid_t attribute, hid_t type,
+                                hid_t space, size_t count) {
+    char **raw = thaw_calloc(count, sizeof *raw);
+    thaw_status status = THAW_OK;
+    if (!raw)
+        return thaw_fail(THAW_RESOURCE, "no memory to read %s", h5->path);
+    if (H5Aread(attribute, type, raw) < 0) {
+        status = damaged(h5, NULL, name);
+    } else {
+        for (size_t i = 0; i < count && status == THAW_OK; i++) {
+            const char *text = raw[i] ? raw[i] : "";
+            status = add_texts(texts, n, h5, name, (const unsigned char *)text, 1, strlen(text) + 1, H5T_STR_NULLTERM);
+        }
+        H5Dvlen_reclaim(type, space, H5P_DEFAULT, raw);
+    }
+    thaw_free(raw);
+    return status;
+}
+
 /* Appends the strings of one attribute to *texts. A list that is empty has no string type at all (h5py). */
 static thaw_status read_texts(char ***texts, int *n, const thaw_h5 *h5, hid_t object, const char *name) {
     thaw_status status = THAW_OK;
-    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT), type = -1, space = -1, memory = -1;
-    void *raw = NULL;
-    bool reclaim = false;
+    hid_t attribute = H5Aopen(object, name, H5P_DEFAULT), type = -1, space = -1;
+    unsigned char *raw = NULL;
     if (attribute < 0)
         return damaged(h5, NULL, name);
     type = H5Aget_type(attribute);
@@ -210,44 +260,33 @@ static thaw_status read_texts(char ***texts, int *n, const thaw_h5 *h5, hid_t ob
         status = thaw_fail(THAW_DATA, "%s: attribute '%s' is not text", h5->path, name);
         goto out;
     }
+    size_t count = (size_t)points, bytes, width = H5Tget_size(type);
     bool variable = H5Tis_variable_str(type) > 0;
-    size_t width = variable ? sizeof(char *) : H5Tget_size(type), bytes;
-    if (points > MOST_TEXTS - *n || thaw_mul_overflow((size_t)points, width, &bytes) || bytes > most_text_bytes) {
+    if (points > MOST_TEXTS - *n || width == 0 || thaw_mul_overflow(count, width, &bytes) || bytes > most_text_bytes) {
         status = thaw_fail(THAW_DATA, "%s: attribute '%s' is too long", h5->path, name);
         goto out;
     }
-    char **grown = thaw_realloc(*texts, (size_t)(*n + points) * sizeof *grown);
+    if (variable) {
+        H5O_info_t info;
+        bool newer = false;
+        const unsigned char *references =
+            H5Oget_info(object, &info) < 0 ? NULL
+                                           : thaw_h5_find_references(&(thaw_h5_bytes){h5->image, h5->size}, info.addr, name,
+                                                                     count, &newer);
+        status = references ? add_texts(texts, n, h5, name, references, count, 0, H5T_STR_NULLPAD)
+                 : newer    ? add_variable(texts, n, h5, name, attribute, type, space, count)
+                            : damaged(h5, NULL, name);
+        goto out;
+    }
     raw = thaw_malloc(bytes);
-    if (grown)
-        *texts = grown;
-    if (!grown || !raw) {
+    if (!raw)
         status = thaw_fail(THAW_RESOURCE, "no memory to read %s", h5->path);
-        goto out;
-    }
-    memory = H5Tcopy(type);
-    if (memory < 0 || H5Aread(attribute, memory, raw) < 0) {
+    else if (H5Aread(attribute, type, raw) < 0)
         status = damaged(h5, NULL, name);
-        goto out;
-    }
-    reclaim = variable;
-    size_t total = 0;
-    for (hssize_t i = 0; i < points; i++) {
-        const char *text = variable ? ((char **)raw)[i] : (char *)raw + (size_t)i * width;
-        size_t length = variable ? (text ? strlen(text) : 0) : fixed_length(text, width, H5Tget_strpad(type));
-        total += length;
-        char *copy = total > most_text_bytes ? NULL : thaw_strndup(text ? text : "", length);
-        if (!copy) {
-            status = thaw_fail(THAW_DATA, "%s: attribute '%s' is too long", h5->path, name);
-            goto out;
-        }
-        (*texts)[(*n)++] = copy;
-    }
+    else
+        status = add_texts(texts, n, h5, name, raw, count, width, H5Tget_strpad(type));
 out:
-    if (reclaim)
-        H5Dvlen_reclaim(memory, space, H5P_DEFAULT, raw);
     thaw_free(raw);
-    if (memory >= 0)
-        H5Tclose(memory);
     if (space >= 0)
         H5Sclose(space);
     if (type >= 0)

@@ -1,0 +1,25 @@
+/* Variable-length texts of attributes, taken from the file's bytes.
+ *
+ * HDF5 1.10 follows the references of such texts without checking them (one flipped bit in a global heap or in a reference
+ * ends the process), and all of Keras' files have them. So they are followed here, within bounds. Format: HDF5 File Format
+ * Specification 3.0, IV.A.1 (object headers), IV.A.2.m (attributes), III.E (global heap). */
+#ifndef THAW_FORMATS_HDF5_HEAP_H
+#define THAW_FORMATS_HDF5_HEAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* A file's bytes. */
+typedef struct thaw_h5_bytes {
+    const unsigned char *data;
+    size_t size;
+} thaw_h5_bytes;
+
+/* Where the references of attribute `name` stand, `n` of them of 16 bytes, in the object header at `address`. NULL if they
+ * are not found: a damaged file, or one in the newer layout (whose headers carry checksums). [out] newer: which of them. */
+const unsigned char *thaw_h5_find_references(const thaw_h5_bytes *file, uint64_t address, const char *name, size_t n,
+                                             bool *newer);
+/* The text of a reference, not terminated. NULL if it does not lie in the file. [out] length. */
+const char *thaw_h5_follow_reference(const thaw_h5_bytes *file, const unsigned char *reference, size_t *length);
+#endif
