@@ -218,7 +218,7 @@ static thaw_status go_on(thaw_run *run, bool resumed) {
 thaw_status thaw_train(thaw_comm *comm, const thaw_job *job, const thaw_train_options *options) {
     thaw_run run = {.comm = comm, .job = job, .options = options, .started = thaw_clock()};
     bool resumed = false;
-    run.last_checkpoint = run.started;
+    run.last_checkpoint = run.last_progress = run.started;
     thaw_status status = thaw_run_open(&run);
     if (status == THAW_OK && !(options->resume && strcmp(options->resume, "never") == 0))
         status = thaw_checkpoint_load(&run, &resumed);

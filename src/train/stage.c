@@ -216,8 +216,8 @@ thaw_status thaw_stage_verify(thaw_run *run, bool stage_end) {
     uint64_t after = thaw_engine_frozen_hash(run->engine), before = run->frozen_hash;
     thaw_status same = thaw_comm_same(run->comm, "the weights after an epoch", thaw_engine_trained_hash(run->engine),
                                       THAW_REPLICAS);
-    thaw_status status = thaw_events_verify(run->events, stage, run->at.total_epochs, stage_end, before, after,
-                                            same == THAW_OK);
+    int64_t epoch = stage_end ? run->at.total_epochs - 1 : run->at.total_epochs; /* the one that is done */
+    thaw_status status = thaw_events_verify(run->events, stage, epoch, stage_end, before, after, same == THAW_OK);
     if (same != THAW_OK)
         return same;
     if (status == THAW_OK && after != before)

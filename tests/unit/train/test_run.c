@@ -262,6 +262,45 @@ static void test_damaged_checkpoint(void **state) {
     thaw_free(names);
 }
 
+/* Steps ask for no memory: ten times as many steps, as many requests. */
+static void test_steps_allocate_nothing(void **state) {
+    (void)state;
+    int64_t requests[2];
+    for (int i = 0; i < 2; i++) {
+        const char *set[] = {i ? "training.batch_size=2" : "training.batch_size=20", "training.validation_batch_size=13"};
+        char folder[128];
+        snprintf(folder, sizeof folder, "%s/%d", first, i);
+        uint64_t before = thaw_memory_requests();
+        assert_ok(train_case("regression", folder, "auto", set, 2));
+        requests[i] = (int64_t)(thaw_memory_requests() - before);
+    }
+    assert_int_equal(requests[0], requests[1]);
+}
+
+/* With a learning rate of 0: class weights reach the training loss alone, a penalty reaches both losses equally. */
+static void test_loss_of_an_epoch(void **state) {
+    (void)state;
+    static const char head[] = "model.head=[{Flatten: {}}, {Dense: {units: 4, activation: softmax, name: top%s}}]";
+    double loss[3], val[3];
+    for (int i = 0; i < 3; i++) {
+        char top[256], folder[128];
+        snprintf(top, sizeof top, head, i == 2 ? ", kernel_regularizer: {l2: 0.1}" : "");
+        const char *set[] = {top, "model.output=block1_pool", "stages.0.optimizer={name: sgd, learning_rate: 0}",
+                             "stages.0.freeze=all", "stages.1.freeze=all", "stages.2.freeze=all",
+                             i == 1 ? "training.class_weight={0: 3, 1: 3, 2: 3, 3: 3}" : "data.prefetch=2"};
+        snprintf(folder, sizeof folder, "%s/%d", first, i);
+        assert_ok(train_case("vgg_adaptive", folder, "auto", set, 7));
+        char *history = file_text(folder, "history.csv");
+        loss[i] = cell(history, 0, "loss");
+        val[i] = cell(history, 0, "val_loss");
+        thaw_free(history);
+    }
+    assert_near(loss[1], 3 * loss[0], 1e-7);
+    assert_near(val[1], val[0], 1e-9);
+    assert_true(loss[2] - loss[0] > 0.01);
+    assert_near(loss[2] - loss[0], val[2] - val[0], 1e-7);
+}
+
 static void test_finished(void **state) {
     (void)state;
     assert_ok(train_case("regression", first, "auto", NULL, 0));
@@ -407,6 +446,7 @@ int main(void) {
 #define RUN(test) cmocka_unit_test_setup_teardown(test, make_folders, remove_folders)
     const struct CMUnitTest tests[] = {RUN(test_keras),    RUN(test_stop_and_resume), RUN(test_damaged_checkpoint),
                                        RUN(test_finished), RUN(test_diverged),        RUN(test_refused),
+                                       RUN(test_steps_allocate_nothing), RUN(test_loss_of_an_epoch),
                                        RUN(test_failing_files), RUN(test_failing_memory)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     thaw_comm_finalize(comm);
