@@ -33,6 +33,8 @@ thaw_status thaw_io_list(char ***names, int *n, const char *path);
 /* Path arithmetic. Results by thaw_free. */
 char *thaw_path_join(const char *folder, const char *name); /* absolute `name` stays */
 char *thaw_path_dirname(const char *path);
+/* Without links, . and .. where the path exists; else a copy. */
+char *thaw_path_real(const char *path);
 /* $VAR, ${VAR} and a leading ~ expanded; an unset variable is THAW_USAGE. */
 thaw_status thaw_path_expand(char **out, const char *path);
 /* The n-th operation of the system from now fails, once (1 or 0: the next), with `error` (errno value); n negative:

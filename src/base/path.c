@@ -25,6 +25,12 @@ char *thaw_path_dirname(const char *path) {
     return end == 0 ? thaw_strdup(".") : thaw_strndup(path, end);
 }
 
+char *thaw_path_real(const char *path) {
+    char *real = realpath(path, NULL), *copy = thaw_strdup(real ? real : path);
+    free(real);
+    return copy;
+}
+
 /* Appends the value of the variable whose name starts at `at`; [out] next: behind it. */
 static thaw_status put_variable(thaw_buffer *text, const char *at, const char **next, const char *path) {
     const bool braces = *at == '{';

@@ -217,8 +217,19 @@ static thaw_status sweep(const thaw_run *run) {
     return status;
 }
 
+/* People read this name: jobs often say ../../runs/first. */
+static thaw_status tidy_name(thaw_run *run) {
+    char *real = thaw_path_real(run->folder);
+    if (!real)
+        return thaw_fail(THAW_RESOURCE, "no memory");
+    thaw_free(run->folder);
+    run->folder = real;
+    return THAW_OK;
+}
+
 /* Output folder, on rank 0: created, or moved aside with --resume never. */
 static thaw_status prepare_folder(thaw_run *run) {
+    THAW_TRY(tidy_name(run));
     const char *folder = run->folder;
     if (run->options->resume && strcmp(run->options->resume, "never") == 0 && thaw_io_exists(folder)) {
         char *aside = NULL;
@@ -235,6 +246,8 @@ static thaw_status prepare_folder(thaw_run *run) {
         THAW_TRY(status);
     }
     THAW_TRY(thaw_io_mkdirs(folder));
+    THAW_TRY(tidy_name(run));
+    folder = run->folder;
     THAW_TRY(sweep(run));
     char *path = thaw_path_join(folder, "job.yaml"), *text = thaw_job_text(run->job);
     thaw_status status = path && text ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory");
