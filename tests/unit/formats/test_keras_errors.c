@@ -301,29 +301,38 @@ static void test_json(void **state) {
     }
 }
 
-/* Models in models that call each other twice: 2^k calls from a short text. */
+#define INPUT "{\"class_name\":\"InputLayer\",\"config\":{\"name\":\"i\",\"batch_input_shape\":[null,4]},\"name\":\"i\"," \
+              "\"inbound_nodes\":[]}"
+
+/* Models in models that are called on themselves: 4^k calls from a short text, with layers and without any. */
 static void test_calls_explode(void **state) {
     (void)state;
     size_t room = 1 << 16;
     char *text = calloc(1, room), *inner = calloc(1, room);
-    snprintf(inner, room, "{\"class_name\":\"Activation\",\"config\":{\"name\":\"n\",\"activation\":\"relu\"}");
-    for (int level = 0; level < 15; level++) {
-        snprintf(text, room,
-                 "{\"class_name\":\"Functional\",\"config\":{\"name\":\"n\",\"layers\":[{\"class_name\":\"InputLayer\","
-                 "\"name\":\"i\","
-                 "\"config\":{\"name\":\"i\",\"batch_input_shape\":[null,4]},\"inbound_nodes\":[]},%s,\"name\":\"n\","
-                 "\"inbound_nodes\":[[[\"i\",0,0,{}]],[[\"n\",0,0,{}]]]}],\"input_layers\":[[\"i\",0,0]],"
-                 "\"output_layers\":[[\"n\",%d,0]]}", inner, level ? 2 : 1);
-        char *swap = inner;
-        inner = text;
-        text = swap;
+    for (int layers = 0; layers < 2; layers++) {
+        if (layers)
+            snprintf(inner, room, "{\"class_name\":\"Activation\",\"config\":{\"name\":\"n\",\"activation\":\"relu\"}");
+        else
+            snprintf(inner, room, "{\"class_name\":\"Functional\",\"config\":{\"name\":\"n\",\"layers\":[" INPUT "],"
+                                  "\"input_layers\":[[\"i\",0,0]],\"output_layers\":[[\"i\",0,0]]}");
+        for (int level = 0; level < 14; level++) {
+            int first = level > 0 || !layers; /* number of a nested model's first call */
+            snprintf(text, room,
+                     "{\"class_name\":\"Functional\",\"config\":{\"name\":\"n\",\"layers\":[" INPUT ",%s,\"name\":\"n\","
+                     "\"inbound_nodes\":[[[\"i\",0,0,{}]],[[\"n\",%d,0,{}]],[[\"n\",%d,0,{}]],[[\"n\",%d,0,{}]]]}],"
+                     "\"input_layers\":[[\"i\",0,0]],\"output_layers\":[[\"n\",%d,0]]}", inner, first, first + 1, first + 2,
+                     first + 3);
+            char *swap = inner;
+            inner = text;
+            text = swap;
+        }
+        strcat(inner, "}");
+        copy_fixture("k2_model");
+        hid_t file = open_bad();
+        set_config(file, inner);
+        H5Fclose(file);
+        assert_refused(bad_path(), THAW_DATA, layers ? "bad.h5|calls of layers" : "bad.h5|100000 calls");
     }
-    strcat(inner, "}");
-    copy_fixture("k2_model");
-    hid_t file = open_bad();
-    set_config(file, inner);
-    H5Fclose(file);
-    assert_refused(bad_path(), THAW_DATA, "bad.h5");
     free(text);
     free(inner);
 }
