@@ -262,6 +262,39 @@ static void test_damaged_checkpoint(void **state) {
     thaw_free(names);
 }
 
+/* Order and draws are counted over all stages: two stages of one epoch are one stage of two. Going back to the first epoch is
+ * as if the others had not been. */
+static void test_stages_are_epochs(void **state) {
+    (void)state;
+    static const char stages[] = "stages=[{name: a, freeze: 'before:block2_conv1', epochs: %d, optimizer: {name: sgd}%s}%s]";
+    static const struct {
+        int epochs;
+        const char *more, *next;
+    } runs[] = {{2, "", ""},
+                {1, "", ", {name: b, freeze: keep, epochs: 1, optimizer: {name: sgd}}"},
+                {1, "", ""},
+                {4, ", early_stopping: {monitor: loss, min_delta: 1, patience: 2, restore_best_weights: true}", ""}};
+    void *models[4];
+    size_t sizes[4];
+    for (int i = 0; i < 4; i++) {
+        char text[512], folder[128], path[160];
+        snprintf(text, sizeof text, stages, runs[i].epochs, runs[i].more, runs[i].next);
+        const char *set[] = {text, "data.shuffle=true", "data.augment={horizontal_flip: true}"};
+        snprintf(folder, sizeof folder, "%s/%d", first, i);
+        assert_ok(train_case("vgg_sgd", folder, "auto", set, 3));
+        snprintf(path, sizeof path, "%s/model.h5", folder);
+        assert_ok(thaw_io_read(&models[i], &sizes[i], path, 0));
+    }
+    for (int i = 0; i < 4; i += 2) {
+        assert_int_equal(sizes[i], sizes[i + 1]);
+        if (memcmp(models[i], models[i + 1], sizes[i]) != 0)
+            fail_msg("runs %d and %d differ", i, i + 1);
+    }
+    assert_int_not_equal(memcmp(models[0], models[2], sizes[0]), 0);
+    for (int i = 0; i < 4; i++)
+        thaw_free(models[i]);
+}
+
 /* Steps ask for no memory: ten times as many steps, as many requests. */
 static void test_steps_allocate_nothing(void **state) {
     (void)state;
@@ -446,7 +479,7 @@ int main(void) {
 #define RUN(test) cmocka_unit_test_setup_teardown(test, make_folders, remove_folders)
     const struct CMUnitTest tests[] = {RUN(test_keras),    RUN(test_stop_and_resume), RUN(test_damaged_checkpoint),
                                        RUN(test_finished), RUN(test_diverged),        RUN(test_refused),
-                                       RUN(test_steps_allocate_nothing), RUN(test_loss_of_an_epoch),
+                                       RUN(test_stages_are_epochs), RUN(test_steps_allocate_nothing), RUN(test_loss_of_an_epoch),
                                        RUN(test_failing_files), RUN(test_failing_memory)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     thaw_comm_finalize(comm);
