@@ -56,32 +56,54 @@ static void set_groups(const thaw_model *model, int level, int *group) {
 /* Work arrays of a walk. */
 typedef struct walk {
     int *post, *stack, *next_input, *node_depth, *call; /* per node */
-    int *index, *depth, *calls;                         /* per group */
+    int *index, *depth, *calls, *common, *last;         /* per group */
     int *total, *so_far;                                /* per layer: calls */
     bool *seen;                                         /* per node */
 } walk;
 
 static int divisor(int a, int b) { return b == 0 ? a : divisor(b, a % b); }
 
+/* Sets call[node] of the nested models' nodes for the numbers of calls assumed. False, with one fewer assumed, where the
+ * calls of a model would not lie behind each other. */
+static bool try_calls(const thaw_model *model, int level, const int *group, walk *w) {
+    bool fits = true;
+    for (int i = 0; i < model->n_layers; i++)
+        w->so_far[i] = w->last[i] = 0;
+    for (int i = 0; i < model->n_nodes; i++) {
+        int layer = model->nodes[i].layer, g = group[layer];
+        const char *name = model->layers[layer].name;
+        w->call[i] = -1;
+        if (!model->nested || name[group_length(name, level)] != '/')
+            continue;
+        w->call[i] = w->so_far[layer]++ / (w->total[layer] / w->calls[g]);
+        if (w->call[i] < w->last[g]) {
+            do
+                w->calls[g]--;
+            while (w->common[g] % w->calls[g] != 0); /* ends at 1, which always fits */
+            fits = false;
+            break;
+        }
+        w->last[g] = w->call[i];
+    }
+    return fits;
+}
+
 /* Numbers the calls of each nested model: call[node], -1 for a single layer. A model that is called r times calls each of its
- * layers a multiple of r times, in the same order each time; r is their greatest common divisor. */
+ * layers a multiple of r times, one call behind the other; r is the largest number that fits. (Wrong only for a model that
+ * itself calls every one of its layers several times in a row.) */
 static void number_calls(const thaw_model *model, int level, const int *group, walk *w) {
     for (int i = 0; i < model->n_layers; i++)
-        w->total[i] = w->so_far[i] = w->calls[i] = 0;
+        w->total[i] = w->common[i] = 0;
     for (int i = 0; i < model->n_nodes; i++)
         w->total[model->nodes[i].layer]++;
     for (int i = 0; i < model->n_layers; i++)
-        w->calls[group[i]] = divisor(w->total[i], w->calls[group[i]]);
-    for (int i = 0; i < model->n_nodes; i++) {
-        int layer = model->nodes[i].layer;
-        const char *name = model->layers[layer].name;
-        bool in_nested = model->nested && name[group_length(name, level)] == '/';
-        w->call[i] = in_nested ? w->so_far[layer]++ / (w->total[layer] / w->calls[group[layer]]) : -1;
+        w->common[group[i]] = w->calls[group[i]] = divisor(w->total[i], w->common[group[i]]);
+    while (!try_calls(model, level, group, w)) {
     }
 }
 
 /* Steps 1 and 2 of the algorithm on one level. */
-static void walk_level(const thaw_model *model, int output, const int *group, walk *w) {
+static void walk_level(const thaw_model *model, int output, int level, const int *group, walk *w) {
     int n_post = 0, n_stack = 0, n_index = 0;
     for (int i = 0; i < model->n_nodes; i++) {
         w->seen[i] = false;
@@ -109,6 +131,7 @@ static void walk_level(const thaw_model *model, int output, const int *group, wa
             w->stack[n_stack++] = input;
         }
     }
+    number_calls(model, level, group, w);
     while (n_post > 0) {
         int node = w->post[--n_post], g = group[model->nodes[node].layer];
         if (w->node_depth[node] < w->depth[g])
@@ -142,7 +165,7 @@ thaw_status thaw_order_layers(const thaw_model *model, int output, const bool *n
     walk w = {0};
     thaw_status status = THAW_OK;
     sort_key *keys = thaw_calloc(layers + 1, sizeof *keys);
-    int *work = thaw_calloc(5 * nodes + 5 * layers + 1, sizeof *work);
+    int *work = thaw_calloc(5 * nodes + 7 * layers + 1, sizeof *work);
     bool *flags = thaw_calloc(nodes + layers + 1, sizeof *flags), *used = flags ? flags + nodes : NULL;
     *n = 0;
     if (!keys || !work || !flags) {
@@ -152,7 +175,8 @@ thaw_status thaw_order_layers(const thaw_model *model, int output, const bool *n
     int *per_layer = work + 5 * nodes;
     w = (walk){.post = work, .stack = work + nodes, .next_input = work + 2 * nodes, .node_depth = work + 3 * nodes,
                .call = work + 4 * nodes, .index = per_layer, .depth = per_layer + layers, .calls = per_layer + 2 * layers,
-               .total = per_layer + 3 * layers, .so_far = per_layer + 4 * layers, .seen = flags};
+               .total = per_layer + 3 * layers, .so_far = per_layer + 4 * layers, .common = per_layer + 5 * layers,
+               .last = per_layer + 6 * layers, .seen = flags};
     int levels = count_levels(model);
     for (int i = 0; i < model->n_nodes; i++)
         if (needed[i])
@@ -161,8 +185,7 @@ thaw_status thaw_order_layers(const thaw_model *model, int output, const bool *n
         keys[i] = (sort_key){.layer = i, .head = model->layers[i].head, .n = reorder ? 2 * levels : 0};
     for (int level = 0; reorder && level < levels; level++) {
         set_groups(model, level, group);
-        number_calls(model, level, group, &w);
-        walk_level(model, output, group, &w);
+        walk_level(model, output, level, group, &w);
         for (int i = 0; i < model->n_layers; i++) {
             keys[i].values[2 * level] = -w.depth[group[i]];
             keys[i].values[2 * level + 1] = w.index[group[i]];

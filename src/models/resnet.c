@@ -8,7 +8,7 @@
 /* Convolution, batch norm and, with `relu`, activation: names p_{part}_conv, p_{part}_bn, p_{part}_relu. */
 static int unit(thaw_builder *b, int x, const char *prefix, int part, int64_t filters, int64_t kernel, int64_t stride,
                 bool relu) {
-    char name[48];
+    char name[64];
     snprintf(name, sizeof name, "%s_%d_conv", prefix, part);
     x = thaw_builder_conv(b, x, name, filters, kernel, kernel, stride, kernel > 1, true, THAW_ACTIVATION_LINEAR);
     snprintf(name, sizeof name, "%s_%d_bn", prefix, part);
@@ -20,7 +20,7 @@ static int unit(thaw_builder *b, int x, const char *prefix, int part, int64_t fi
 }
 
 static int block(thaw_builder *b, int x, const char *prefix, int64_t filters, int64_t stride, bool project) {
-    char name[48];
+    char name[64];
     int inputs[2] = {x, x}; /* shortcut, residual */
     if (project)
         inputs[0] = unit(b, x, prefix, 0, 4 * filters, 1, stride, false);
@@ -34,7 +34,7 @@ static int block(thaw_builder *b, int x, const char *prefix, int64_t filters, in
 }
 
 int thaw_resnet_build(thaw_builder *b, const thaw_network_options *options, const int blocks[4]) {
-    char prefix[32];
+    char prefix[40];
     int x = thaw_builder_input(b, options->input);
     x = thaw_builder_pad(b, x, "conv1_pad", 3);
     x = thaw_builder_conv(b, x, "conv1_conv", 64, 7, 7, 2, false, true, THAW_ACTIVATION_LINEAR);

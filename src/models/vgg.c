@@ -5,7 +5,7 @@
 
 int thaw_vgg_build(thaw_builder *b, const thaw_network_options *options, const int blocks[5]) {
     static const int64_t filters[5] = {64, 128, 256, 512, 512};
-    char name[32];
+    char name[48];
     int x = thaw_builder_input(b, options->input);
     for (int block = 0; block < 5; block++) {
         for (int i = 0; i < blocks[block]; i++) {

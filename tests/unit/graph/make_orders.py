@@ -1,7 +1,10 @@
 #!/usr/bin/env python3
 """Writes fixtures/orders.txt: random graphs with shared layers and nested models, and the order that Keras gives their layers.
 
-  make_orders.py [GRAPHS [SEED [FILE]]]
+  make_orders.py [TRIED [SEED [FILE]]]
+
+Kept are graphs that tell: whose order is not the order by depth of the flat graph, with or without the rule that a layer
+is as deep as its deepest call.
 
 Per graph: `graph`, then `node LAYER INPUT...` for each call in order of making (nested models flattened, layers named by
 path, calls counted from 0, which is the input), `output NODE`, `order LAYER...`. Made with Keras 3.15.1.
@@ -70,8 +73,32 @@ def order(model, prefix, top):
     return names
 
 
+def flat_order(nodes, output, shared):
+    """Order by depth of the flat graph; `shared`: calls of a layer share its depth."""
+    index, post, seen = {}, [], set()
+
+    def visit(node):
+        if node in seen:
+            return
+        seen.add(node)
+        name, inputs = ("in", []) if node == 0 else nodes[node - 1]
+        index.setdefault(name, len(index))
+        for k in inputs:
+            visit(k)
+        post.append((node, name, inputs))
+
+    visit(output)
+    depth, layers = {}, {}
+    for node, name, inputs in reversed(post):
+        depth[node] = max(depth.get(node, 0), layers.get(name, 0) if shared else 0)
+        layers[name] = max(layers.get(name, 0), depth[node])
+        for k in inputs:
+            depth[k] = max(depth.get(k, 0), depth[node] + 1)
+    return sorted(index, key=lambda name: (-layers[name], index[name]))
+
+
 def main():
-    graphs = int(sys.argv[1]) if len(sys.argv) > 1 else 24
+    graphs = int(sys.argv[1]) if len(sys.argv) > 1 else 600
     seed = int(sys.argv[2]) if len(sys.argv) > 2 else 7
     lines = []
     for g in range(graphs):
@@ -79,10 +106,13 @@ def main():
         part = Part(rng, g % 3, "top", rng.randint(6, 16))
         nodes = []
         output = part.flatten("", 0, nodes)
+        names = order(part.model, "", True)
+        if names == flat_order(nodes, output, True) == flat_order(nodes, output, False):
+            continue
         lines.append("graph")
         lines += [f"node {name} {' '.join(map(str, inputs))}" for name, inputs in nodes]
         lines.append(f"output {output}")
-        lines.append(f"order {' '.join(order(part.model, '', True))}")
+        lines.append(f"order {' '.join(names)}")
     with open(sys.argv[3] if len(sys.argv) > 3 else os.path.join(FOLDER, "orders.txt"), "w", encoding="ascii") as file:
         file.write("\n".join(lines) + "\n")
 

@@ -42,29 +42,31 @@ static void test_distributions(void **state) {
     (void)state;
     /* fans: dense 300 and 200, conv 180 and 450; stddev of the values and bound of their size */
     static const double cut = 0.87962566103423978;
+    const double glorot[2] = {sqrt(2.0 / 500), sqrt(2.0 / 630)}, he[2] = {sqrt(2.0 / 300), sqrt(2.0 / 180)};
+    const double lecun[2] = {sqrt(1.0 / 300), sqrt(1.0 / 180)}, flat = sqrt(3.0), normal = 2 / cut;
     const struct {
         thaw_initializer initializer;
         float a, b;
-        double stddev[2], bound[2], mean; /* dense, conv; bound 0: none */
+        double stddev[2], reach, mean; /* dense, conv; largest value in standard deviations, 0: none */
     } cases[] = {
-        {THAW_INIT_GLOROT_UNIFORM, 0, 0, {sqrt(2.0 / 500), sqrt(2.0 / 630)}, {sqrt(6.0 / 500), sqrt(6.0 / 630)}, 0},
-        {THAW_INIT_HE_UNIFORM, 0, 0, {sqrt(2.0 / 300), sqrt(2.0 / 180)}, {sqrt(6.0 / 300), sqrt(6.0 / 180)}, 0},
-        {THAW_INIT_LECUN_UNIFORM, 0, 0, {sqrt(1.0 / 300), sqrt(1.0 / 180)}, {sqrt(3.0 / 300), sqrt(3.0 / 180)}, 0},
-        {THAW_INIT_GLOROT_NORMAL, 0, 0, {sqrt(2.0 / 500), sqrt(2.0 / 630)}, {2 * sqrt(2.0 / 500) / cut, 2 * sqrt(2.0 / 630) / cut}, 0},
-        {THAW_INIT_HE_NORMAL, 0, 0, {sqrt(2.0 / 300), sqrt(2.0 / 180)}, {2 * sqrt(2.0 / 300) / cut, 2 * sqrt(2.0 / 180) / cut}, 0},
-        {THAW_INIT_LECUN_NORMAL, 0, 0, {sqrt(1.0 / 300), sqrt(1.0 / 180)}, {2 * sqrt(1.0 / 300) / cut, 2 * sqrt(1.0 / 180) / cut}, 0},
-        {THAW_INIT_RANDOM_NORMAL, 0.05f, 0, {0.05, 0.05}, {0, 0}, 0},
-        {THAW_INIT_TRUNCATED_NORMAL, 0.05f, 0, {0.05 * cut, 0.05 * cut}, {0.1, 0.1}, 0},
-        {THAW_INIT_RANDOM_UNIFORM, 1.0f, 3.0f, {2 / sqrt(12.0), 2 / sqrt(12.0)}, {3, 3}, 2},
-        {THAW_INIT_CONSTANT, 0.25f, 0, {0, 0}, {0.25, 0.25}, 0.25},
+        {THAW_INIT_GLOROT_UNIFORM, 0, 0, {glorot[0], glorot[1]}, flat, 0},
+        {THAW_INIT_HE_UNIFORM, 0, 0, {he[0], he[1]}, flat, 0},
+        {THAW_INIT_LECUN_UNIFORM, 0, 0, {lecun[0], lecun[1]}, flat, 0},
+        {THAW_INIT_GLOROT_NORMAL, 0, 0, {glorot[0], glorot[1]}, normal, 0},
+        {THAW_INIT_HE_NORMAL, 0, 0, {he[0], he[1]}, normal, 0},
+        {THAW_INIT_LECUN_NORMAL, 0, 0, {lecun[0], lecun[1]}, normal, 0},
+        {THAW_INIT_RANDOM_NORMAL, 0.05f, 0, {0.05, 0.05}, 0, 0},
+        {THAW_INIT_TRUNCATED_NORMAL, 0.05f, 0, {0.05 * cut, 0.05 * cut}, normal, 0},
+        {THAW_INIT_RANDOM_UNIFORM, 1.0f, 3.0f, {2 / sqrt(12.0), 2 / sqrt(12.0)}, flat, 2},
+        {THAW_INIT_CONSTANT, 0.25f, 0, {0, 0}, 0, 0.25},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         thaw_model *model = with("fc", cases[i].initializer, cases[i].a, cases[i].b, 5);
         for (int conv = 0; conv < 2; conv++) {
             const thaw_tensor *kernel = thaw_layer_tensor(&model->layers[conv ? 1 : 3], "kernel");
             moments m = moments_of(kernel);
-            double stddev = cases[i].stddev[conv], bound = cases[i].bound[conv], n = (double)kernel->count;
-            double far = fmax(m.highest, -m.lowest);
+            double stddev = cases[i].stddev[conv], bound = cases[i].reach * stddev, n = (double)kernel->count;
+            double far = fmax(m.highest - cases[i].mean, cases[i].mean - m.lowest);
             if (fabs(m.mean - cases[i].mean) > 5 * stddev / sqrt(n) || fabs(m.stddev - stddev) > 5 * stddev / sqrt(n))
                 fail_msg("case %zu/%d: mean %g stddev %g, expected %g and %g", i, conv, m.mean, m.stddev, cases[i].mean,
                          stddev);

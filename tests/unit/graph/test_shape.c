@@ -31,14 +31,22 @@ static void test_windows(void **state) {
         bool same;
         int64_t oh, ow;
     } cases[] = {
-        {THAW_LAYER_CONV2D, 7, 9, 3, 3, 1, 1, 1, 1, false, 5, 7},      {THAW_LAYER_CONV2D, 7, 9, 3, 3, 1, 1, 1, 1, true, 7, 9},
-        {THAW_LAYER_CONV2D, 8, 7, 3, 3, 2, 2, 1, 1, true, 4, 4},       {THAW_LAYER_CONV2D, 8, 7, 3, 3, 2, 2, 1, 1, false, 3, 3},
-        {THAW_LAYER_CONV2D, 224, 224, 7, 7, 2, 2, 1, 1, true, 112, 112}, {THAW_LAYER_CONV2D, 9, 9, 3, 3, 1, 1, 2, 3, false, 5, 3},
-        {THAW_LAYER_CONV2D, 9, 9, 3, 3, 1, 1, 4, 5, true, 9, 9},       {THAW_LAYER_CONV2D, 3, 3, 3, 3, 5, 1, 1, 1, false, 1, 1},
-        {THAW_LAYER_CONV2D, 1, 1, 5, 5, 3, 3, 1, 1, true, 1, 1},       {THAW_LAYER_CONV2D, 10, 6, 1, 7, 1, 2, 1, 1, true, 10, 3},
-        {THAW_LAYER_CONV2D, 9, 9, 3, 3, 1, 1, 4, 4, false, 1, 1},      {THAW_LAYER_MAX_POOLING, 7, 7, 2, 2, 0, 0, 1, 1, false, 3, 3},
-        {THAW_LAYER_MAX_POOLING, 7, 8, 2, 2, 0, 0, 1, 1, true, 4, 4},  {THAW_LAYER_MAX_POOLING, 9, 9, 3, 3, 2, 2, 1, 1, false, 4, 4},
-        {THAW_LAYER_AVERAGE_POOLING, 9, 5, 3, 3, 1, 1, 1, 1, true, 9, 5}, {THAW_LAYER_AVERAGE_POOLING, 6, 6, 6, 3, 0, 0, 1, 1, false, 1, 2},
+        {THAW_LAYER_CONV2D, 7, 9, 3, 3, 1, 1, 1, 1, false, 5, 7},
+        {THAW_LAYER_CONV2D, 7, 9, 3, 3, 1, 1, 1, 1, true, 7, 9},
+        {THAW_LAYER_CONV2D, 8, 7, 3, 3, 2, 2, 1, 1, true, 4, 4},
+        {THAW_LAYER_CONV2D, 8, 7, 3, 3, 2, 2, 1, 1, false, 3, 3},
+        {THAW_LAYER_CONV2D, 224, 224, 7, 7, 2, 2, 1, 1, true, 112, 112},
+        {THAW_LAYER_CONV2D, 9, 9, 3, 3, 1, 1, 2, 3, false, 5, 3},
+        {THAW_LAYER_CONV2D, 9, 9, 3, 3, 1, 1, 4, 5, true, 9, 9},
+        {THAW_LAYER_CONV2D, 3, 3, 3, 3, 5, 1, 1, 1, false, 1, 1},
+        {THAW_LAYER_CONV2D, 1, 1, 5, 5, 3, 3, 1, 1, true, 1, 1},
+        {THAW_LAYER_CONV2D, 10, 6, 1, 7, 1, 2, 1, 1, true, 10, 3},
+        {THAW_LAYER_CONV2D, 9, 9, 3, 3, 1, 1, 4, 4, false, 1, 1},
+        {THAW_LAYER_MAX_POOLING, 7, 7, 2, 2, 0, 0, 1, 1, false, 3, 3},
+        {THAW_LAYER_MAX_POOLING, 7, 8, 2, 2, 0, 0, 1, 1, true, 4, 4},
+        {THAW_LAYER_MAX_POOLING, 9, 9, 3, 3, 2, 2, 1, 1, false, 4, 4},
+        {THAW_LAYER_AVERAGE_POOLING, 9, 5, 3, 3, 1, 1, 1, 1, true, 9, 5},
+        {THAW_LAYER_AVERAGE_POOLING, 6, 6, 6, 3, 0, 0, 1, 1, false, 1, 2},
         {THAW_LAYER_MAX_POOLING, 255, 257, 255, 257, 0, 0, 1, 1, false, 1, 1},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
