@@ -442,7 +442,8 @@ int main(void) {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_not_a_model), cmocka_unit_test(test_other_hdf5),     cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_damaged_bytes), cmocka_unit_test(test_long_attribute), cmocka_unit_test(test_bad_weights),  cmocka_unit_test(test_links),
+        cmocka_unit_test(test_damaged_bytes), cmocka_unit_test(test_long_attribute),
+        cmocka_unit_test(test_bad_weights),  cmocka_unit_test(test_links),
         cmocka_unit_test(test_storage),     cmocka_unit_test(test_json),           cmocka_unit_test(test_calls_explode),
         cmocka_unit_test(test_structure),   cmocka_unit_test(test_arguments),      cmocka_unit_test(test_load_errors),
     };
