@@ -181,6 +181,22 @@ static void test_damaged_bytes(void **state) {
     thaw_free(bytes);
 }
 
+/* An attribute that declares more data than its message holds: HDF5 itself would read beyond it. */
+static void test_long_attribute(void **state) {
+    (void)state;
+    char *bytes, *at = NULL;
+    size_t size;
+    assert_ok(thaw_io_read((void **)&bytes, &size, FIXTURES "k2_model.h5", 0));
+    for (size_t i = 0; i + 12 <= size && !at; i++)
+        if (memcmp(bytes + i, "layer_names", 12) == 0)
+            at = bytes + i;
+    assert_non_null(at);
+    memcpy(at + 16 + 4, "\0\100\0\0", 4); /* the name is padded to 16 bytes; bytes 4 to 7 of the type are its size */
+    write_bytes(bytes, size);
+    thaw_free(bytes);
+    assert_refused(bad_path(), THAW_DATA, "bad.h5|model_weights|damaged");
+}
+
 static void test_bad_weights(void **state) {
     (void)state;
     float values[128] = {0};
@@ -426,7 +442,8 @@ int main(void) {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_not_a_model), cmocka_unit_test(test_other_hdf5),     cmocka_unit_test(test_truncated),
-        cmocka_unit_test(test_damaged_bytes), cmocka_unit_test(test_bad_weights),  cmocka_unit_test(test_links),
+        cmocka_unit_test(test_damaged_bytes), cmocka_unit_test(test_long_attribute),
+        cmocka_unit_test(test_bad_weights),  cmocka_unit_test(test_links),
         cmocka_unit_test(test_storage),     cmocka_unit_test(test_json),           cmocka_unit_test(test_calls_explode),
         cmocka_unit_test(test_structure),   cmocka_unit_test(test_arguments),      cmocka_unit_test(test_load_errors),
     };
