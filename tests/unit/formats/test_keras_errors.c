@@ -26,7 +26,7 @@ static void assert_has(const char *words) {
 /* `words`: separated by |. */
 static void assert_refused(const char *path, thaw_status status, const char *words) {
     thaw_model *model = NULL;
-    int got = thaw_keras_read(&model, path, true);
+    int got = (int)thaw_keras_read(&model, path, true);
     if (got != (int)status)
         fail_msg("status %d, expected %d (%s): %s", got, status, words, thaw_message());
     assert_null(model);
