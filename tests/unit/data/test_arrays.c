@@ -113,7 +113,7 @@ static void test_open(void **state) {
     thaw_dataset_drop(d, (int64_t[]){0}, 1);
     assert_int_equal(d->rows[0], 1);
     int64_t *bad, n_bad;
-    succeed(thaw_dataset_verify(d, 2, 0, 1, &bad, &n_bad));
+    succeed(thaw_dataset_verify(d, 2, 0, 1, &bad, &n_bad, NULL));
     assert_int_equal(n_bad, 0);
     thaw_free(bad);
     thaw_free(bytes);

@@ -338,17 +338,17 @@ static void test_verify(void **state) {
     for (int threads = 1; threads < 40; threads += 3) {
         int64_t *bad, n_bad;
         logged[0] = '\0';
-        succeed(thaw_dataset_verify(d, threads, 0, 1, &bad, &n_bad));
+        succeed(thaw_dataset_verify(d, threads, 0, 1, &bad, &n_bad, NULL));
         assert_int_equal(n_bad, 3);
         assert_memory_equal(bad, ((int64_t[]){3, 12, 19}), 24);
         const char *a = strstr(logged, "03.png"), *b = strstr(logged, "12.png"), *c = strstr(logged, "19.png");
         assert_true(a && b && c && a < b && b < c);
         thaw_free(bad);
-        succeed(thaw_dataset_verify(d, threads, 1, 2, &bad, &n_bad)); /* a share: 1, 3, 5, ... */
+        succeed(thaw_dataset_verify(d, threads, 1, 2, &bad, &n_bad, NULL)); /* a share: 1, 3, 5, ... */
         assert_int_equal(n_bad, 2);
         assert_memory_equal(bad, ((int64_t[]){3, 19}), 16);
         thaw_free(bad);
-        succeed(thaw_dataset_verify(d, threads, 20, 21, &bad, &n_bad)); /* a rank without images */
+        succeed(thaw_dataset_verify(d, threads, 20, 21, &bad, &n_bad, NULL)); /* a rank without images */
         assert_int_equal(n_bad, 0);
         thaw_free(bad);
     }

@@ -34,7 +34,7 @@ static void by_hand(float *x, const thaw_loader_options *o, int64_t sample, int6
     thaw_pixels pixels = {0};
     thaw_tap taps[H + W];
     char *path = thaw_path_join(images->root, images->paths[sample]);
-    succeed(thaw_pixels_load(&pixels, path));
+    succeed(thaw_pixels_load(&pixels, path, NULL));
     thaw_resize(x, H, W, &pixels, taps);
     const thaw_draw draw = thaw_philox(o->seed, THAW_DRAW_AUGMENT, (uint32_t)epoch, (uint64_t)sample, 0);
     *flipped = o->augment && thaw_uniform(draw.word[0]) < 0.5f;
