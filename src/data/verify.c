@@ -39,7 +39,8 @@ static void *run(void *argument) {
         const int64_t sample = c->first + i * c->stride;
         uint64_t *content = c->content ? &c->content[sample] : NULL;
         char *path = thaw_path_join(c->dataset->root, c->dataset->paths[sample]);
-        const thaw_status status = path ? thaw_pixels_load(&pixels, path, content) : thaw_fail(THAW_RESOURCE, "no memory for a path");
+        const thaw_status status = path ? thaw_pixels_load(&pixels, path, content)
+                                        : thaw_fail(THAW_RESOURCE, "no memory for a path");
         thaw_free(path);
         if (status == THAW_DATA || status == THAW_NO_INPUT)
             c->messages[i] = thaw_strdup(thaw_message());

@@ -168,8 +168,8 @@ static void say_on(thaw_cache *c, choice *at, const thaw_cache_cost *cost) {
     thaw_bytes_text((double)c->bytes, all);
     char *place = c->file ? thaw_strdup(thaw_store_name(c->store))
                           : thaw_format("memory (%s: %s)", at->what, thaw_bytes_text((double)at->left, limit));
-    say(c, thaw_format("cache%s: %lld images%s x %s = %s in %s%s; %s", kind_of(at), (long long)c->dataset->n,
-                       c->variants > 1 ? " as they are and mirrored" : "", row, all, place ? place : "?", reused, when));
+    say(c, thaw_format("cache%s: %lld images x %s%s = %s in %s%s; %s", kind_of(at), (long long)c->dataset->n,
+                       c->variants > 1 ? "2 (mirrored too) x " : "", row, all, place ? place : "?", reused, when));
     thaw_free(place);
     if (!c->file)
         at->left -= c->bytes < at->left ? c->bytes : at->left;
