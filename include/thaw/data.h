@@ -35,7 +35,7 @@ typedef struct thaw_dataset {
     int n_classes;
     /* arrays: "FILE.h5:/dataset" */
     char *x_file, *x_dataset, *y_file, *y_dataset; /* y_* NULL: unlabelled */
-    int x_rank;
+    int x_rank;          /* of the dataset, N included: 2 or 4 */
     int64_t x_shape[3];  /* of one sample, H W C or (features) */
     int64_t y_width;     /* values a sample: 1 or outputs */
     int64_t *rows;       /* n row numbers in the file (ascending before a split) */

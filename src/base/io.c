@@ -296,10 +296,11 @@ thaw_status thaw_io_sweep(const char *folder) {
     THAW_TRY(thaw_io_list(&names, &n, folder));
     thaw_status status = THAW_OK;
     for (int i = 0; i < n; i++) {
-        char *path = status == THAW_OK && is_temporary(names[i]) ? thaw_path_join(folder, names[i]) : NULL;
-        if (path)
-            status = thaw_io_remove(path);
-        thaw_free(path);
+        if (status == THAW_OK && is_temporary(names[i])) {
+            char *path = thaw_path_join(folder, names[i]);
+            status = path ? thaw_io_remove(path) : fail_memory(folder);
+            thaw_free(path);
+        }
         thaw_free(names[i]);
     }
     thaw_free(names);

@@ -17,7 +17,10 @@ enum { NAME_LONGEST = 1024, MOST_FILTERS = 8, HASHED_FLOATS = 1 << 20 };
 #define CHUNK_BYTES (UINT64_C(1) << 30)
 #define INFLATION 1100 /* deflate makes 1032 bytes of one at most */
 
-void thaw_arrays_quiet(void) { H5Eset_auto2(H5E_DEFAULT, NULL, NULL); }
+void thaw_arrays_quiet(void) {
+    H5dont_atexit(); /* before the first other call, as src/formats does: the end of the program is not the end of files */
+    H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
 
 static thaw_status refuse(const thaw_array *a, const char *what) { return thaw_fail(THAW_DATA, "%s %s", a->name, what); }
 

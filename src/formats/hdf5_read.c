@@ -20,6 +20,11 @@ enum {
 };
 static const size_t most_text_bytes = (size_t)64 << 20; /* of one attribute */
 
+static bool has_sound_header(const thaw_h5 *h5, hid_t object) {
+    H5O_info_t info;
+    return H5Oget_info(object, &info) >= 0 && thaw_h5_check_header(&(thaw_h5_bytes){h5->image, h5->size}, info.addr);
+}
+
 /* Callbacks that lend the image to HDF5's core driver, which would copy it twice. */
 static void *lend(size_t size, H5FD_file_image_op_t op, void *payload) {
     const thaw_h5 *h5 = payload;
@@ -92,7 +97,7 @@ thaw_status thaw_h5_open(thaw_h5 *h5, const char *path) {
         h5->file = H5Fopen(name, H5F_ACC_RDONLY, access);
     H5Pclose(access);
     thaw_free(name);
-    if (h5->file >= 0)
+    if (h5->file >= 0 && has_sound_header(h5, h5->file))
         return THAW_OK;
     status = thaw_fail(THAW_DATA, "%s: the HDF5 file is truncated or damaged (%zu bytes)", path, h5->size);
     thaw_h5_close(h5);
@@ -126,7 +131,12 @@ static thaw_status open_child(hid_t *child, const thaw_h5 *h5, hid_t parent, con
         return thaw_fail(THAW_DATA, "%s: layer '%s': '%s' is %s link; links are not followed, copy the data into the file",
                          h5->path, of, path, info.type == H5L_TYPE_SOFT ? "a soft" : "an external");
     *child = H5Oopen(parent, name, H5P_DEFAULT);
-    return *child < 0 ? damaged(h5, layer, path) : THAW_OK;
+    if (*child >= 0 && has_sound_header(h5, *child))
+        return THAW_OK;
+    if (*child >= 0)
+        H5Oclose(*child);
+    *child = -1;
+    return damaged(h5, layer, path);
 }
 
 /* Walks `path` component by component. [out] object: of any type, to be closed with H5Oclose. */

@@ -229,9 +229,12 @@ static thaw_status parse_call(parser *p, thaw_keras_net *net, int index, const c
 }
 
 /* Numbers of calls. A nested model may count a call of its own making before the first one (Keras 2; Keras 3 in
- * output_layers only), so numbers of its calls start at 1. */
+ * output_layers only), so numbers of its calls start at 1. Then nothing refers to 0; else something does, since the first
+ * call cannot depend on later ones and would not be there if nothing needed it. */
 static thaw_status fix_refs(const parser *p, thaw_keras_net *net) {
     int *offset = thaw_calloc((size_t)net->n_items + 1, sizeof *offset);
+    for (int i = 0; offset && i < net->n_items; i++)
+        offset[i] = net->items[i].net != NULL;
     thaw_status status = offset ? THAW_OK : no_memory(p);
     for (int pass = 0; pass < 2 && status == THAW_OK; pass++)
         for (int i = 0; i < net->n_items; i++)
@@ -239,8 +242,8 @@ static thaw_status fix_refs(const parser *p, thaw_keras_net *net) {
                 for (int k = 0; k < net->items[i].calls[c].n_inputs; k++) {
                     thaw_keras_ref *ref = &net->items[i].calls[c].inputs[k];
                     const thaw_keras_item *from = &net->items[ref->item];
-                    if (pass == 0 && from->net && ref->call >= from->n_calls)
-                        offset[ref->item] = 1;
+                    if (pass == 0 && ref->call == 0)
+                        offset[ref->item] = 0;
                     if (pass == 1) /* called once: 0 and 1 are the same */
                         ref->call -= from->net && from->n_calls == 1 && ref->call <= 1 ? ref->call : offset[ref->item];
                     if (pass == 1 && from->kind == THAW_LAYER_INPUT)

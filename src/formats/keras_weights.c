@@ -360,7 +360,8 @@ static thaw_status write_group(hid_t weights, gathering *all, const thaw_keras_i
             goto out;
         }
         if (!tensor->data) {
-            status = thaw_fail(THAW_INTERNAL, "the weights of layer %s are not in memory", model->layers[all->weights[w].layer].name);
+            status = thaw_fail(THAW_INTERNAL, "the weights of layer %s are not in memory",
+                               model->layers[all->weights[w].layer].name);
             goto out;
         }
         THAW_GOTO(thaw_h5_put_floats(one, names[w], tensor->data, tensor->shape, tensor->rank));

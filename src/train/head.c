@@ -410,17 +410,13 @@ static thaw_status check_shape(const thaw_head_place *at, const thaw_job_layer *
 
 /* Sets all arguments but those of tensors. */
 static thaw_status read_arguments(thaw_layer *layer, thaw_head_place *at, const thaw_job_layer *written, unsigned class) {
-    bool strides = false;
     for (int i = 0; i < written->n_arguments; i++) {
         at->argument = &written->arguments[i];
         int row = find_argument(at->argument->key, class);
         if (row < 0)
             return unknown_argument(at, class);
         THAW_TRY(set_argument(layer, at, arguments[row].kind));
-        strides = strides || arguments[row].kind == ARG_STRIDES;
     }
-    if ((class & POOLING) && !strides) /* Keras: strides None are the pool's size */
-        memcpy(layer->config.strides, layer->config.kernel, sizeof layer->config.strides);
     for (int i = 0; i < N_ARGUMENTS; i++) {
         bool given = !(arguments[i].required & class);
         for (int k = 0; k < written->n_arguments; k++)

@@ -208,16 +208,6 @@ static thaw_status check_stages(thaw_run *run) {
     return thaw_comm_agree(run->comm, status);
 }
 
-/* A run that was killed while it wrote left a temporary file. */
-static thaw_status sweep(const thaw_run *run) {
-    char *checkpoints = thaw_path_join(run->folder, "checkpoints");
-    thaw_status status = checkpoints ? thaw_io_sweep(run->folder) : thaw_fail(THAW_RESOURCE, "no memory");
-    if (status == THAW_OK && thaw_io_is_dir(checkpoints))
-        status = thaw_io_sweep(checkpoints);
-    thaw_free(checkpoints);
-    return status;
-}
-
 /* People read this name: jobs often say ../../runs/first. */
 static thaw_status tidy_name(thaw_run *run) {
     char *real = thaw_path_real(run->folder);
@@ -249,7 +239,6 @@ static thaw_status prepare_folder(thaw_run *run) {
     THAW_TRY(thaw_io_mkdirs(folder));
     THAW_TRY(tidy_name(run));
     folder = run->folder;
-    THAW_TRY(sweep(run));
     char *path = thaw_path_join(folder, "job.yaml"), *text = thaw_job_text(run->job);
     thaw_status status = path && text ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory");
     /* an older job stays until the checkpoint has been compared with this one */

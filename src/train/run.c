@@ -183,8 +183,20 @@ static void finish_report(thaw_run *run) {
     thaw_free(snippet);
 }
 
+/* Temporary files of a process that was killed while it wrote. */
+static thaw_status sweep(const thaw_run *run) {
+    THAW_TRY(thaw_io_sweep(run->folder));
+    char *checkpoints = thaw_path_join(run->folder, "checkpoints");
+    thaw_status status = checkpoints ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory to tidy the run folder");
+    if (status == THAW_OK && thaw_io_is_dir(checkpoints))
+        status = thaw_io_sweep(checkpoints);
+    thaw_free(checkpoints);
+    return status;
+}
+
 /* Rows and lines behind the checkpoint (or of a run that never saved) are written again: same run, same rows. */
 static thaw_status settle_logs(thaw_run *run, bool resumed) {
+    THAW_TRY(sweep(run));
     THAW_TRY(thaw_history_rewind(run->history, run->history_size));
     THAW_TRY(thaw_events_rewind(run->events, run->events_size));
     char *path = thaw_path_join(run->folder, "job.yaml"), *text = thaw_job_text(run->job);

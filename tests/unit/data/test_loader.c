@@ -18,7 +18,7 @@ static int set_up(void **state) {
         snprintf(name, sizeof name, "data/%c/%02d.png", 'a' + i % 2, i);
         put_png(name, 5 * i, i % 3 ? (uint32_t)(4 + i) : H, i % 3 ? (uint32_t)(30 - i) : W);
     }
-    return thaw_dataset_scan_folders(&images, in_folder("data"), NULL, 0);
+    return (int)thaw_dataset_scan_folders(&images, in_folder("data"), NULL, 0);
 }
 
 static int tear_down(void **state) {

@@ -137,6 +137,56 @@ static void test_names_before_position(void **state) {
     thaw_model_free(model);
 }
 
+static void put_names(hid_t object, const char *attribute, const char *flat, int n, size_t width) {
+    hsize_t dim = (hsize_t)n;
+    hid_t type = H5Tcopy(H5T_C_S1), space = H5Screate_simple(1, &dim, NULL);
+    H5Tset_size(type, width);
+    hid_t made = H5Acreate2(object, attribute, type, space, H5P_DEFAULT, H5P_DEFAULT);
+    assert_true(H5Awrite(made, type, flat) >= 0);
+    H5Aclose(made);
+    H5Sclose(space);
+    H5Tclose(type);
+}
+
+/* Keras 1's names, in an order that is not the natural one: "running_std" is the variance. */
+static void test_old_names(void **state) {
+    (void)state;
+    static const char names[4][20] = {"bn_running_std_1:0", "bn_beta_1:0", "bn_gamma_1:0", "bn_running_mean_1:0"};
+    static const char *const expected[4] = {"moving_variance", "beta", "gamma", "moving_mean"};
+    hid_t file = H5Fcreate(scratch("old_names.h5"), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+    hid_t group = H5Gcreate2(file, "bn", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+    put_names(file, "layer_names", "bn", 1, 2);
+    put_names(group, "weight_names", names[0], 4, 20);
+    for (int i = 0; i < 4; i++) {
+        hsize_t dim = 2;
+        float values[2] = {(float)i, 0.5f};
+        hid_t space = H5Screate_simple(1, &dim, NULL);
+        hid_t set = H5Dcreate2(group, names[i], H5T_IEEE_F32LE, space, H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT);
+        assert_true(H5Dwrite(set, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values) >= 0);
+        H5Dclose(set);
+        H5Sclose(space);
+    }
+    H5Gclose(group);
+    H5Fclose(file);
+    thaw_model *model;
+    thaw_layer layer;
+    int node;
+    assert_ok(thaw_model_create(&model, "m"));
+    thaw_layer_default(&layer, THAW_LAYER_INPUT, "i");
+    layer.config.target[0] = 2;
+    layer.config.target_rank = 1;
+    assert_ok(thaw_model_add(model, &layer, NULL, 0, &node));
+    thaw_layer_default(&layer, THAW_LAYER_BATCH_NORMALIZATION, "norm");
+    assert_ok(thaw_model_add(model, &layer, &node, 1, &node));
+    assert_ok(thaw_model_finish(model, node, true));
+    assert_ok(thaw_model_allocate(model));
+    assert_ok(thaw_keras_load_weights(model, scratch("old_names.h5"), false));
+    for (int i = 0; i < 4; i++)
+        assert_true(thaw_layer_tensor(&model->layers[1], expected[i])->data[0] == (float)i);
+    unlink(scratch("old_names.h5"));
+    thaw_model_free(model);
+}
+
 /* Built-in network, written and loaded as the official file is used: counts tell top from no top. */
 static void test_builtin(void **state) {
     (void)state;
@@ -206,7 +256,7 @@ int main(void) {
         cmocka_unit_test(test_structure_alone),       cmocka_unit_test(test_weights_files),
         cmocka_unit_test(test_base_only),             cmocka_unit_test(test_order_in_nested_model),
         cmocka_unit_test(test_names_before_position), cmocka_unit_test(test_builtin),
-        cmocka_unit_test(test_old_resnet),
+        cmocka_unit_test(test_old_resnet),            cmocka_unit_test(test_old_names),
     };
     return cmocka_run_group_tests_name("formats/keras_weights", tests, NULL, NULL);
 }

@@ -77,6 +77,26 @@ static void test_damaged(void **state) {
     thaw_model_free(model);
 }
 
+/* Indices that would leave an array, or a graph that is none. */
+static void test_wrong_indices(void **state) {
+    (void)state;
+    thaw_model *model = read_fixture("k2_model"), *again;
+    int *const fields[] = {&model->nodes[3].inputs[0], &model->nodes[2].layer, &model->output, &model->input,
+                           &model->n_base_layers, &model->layers[1].tensors[0].rank, &model->nodes[1].shape.rank};
+    for (size_t i = 0; i < sizeof fields / sizeof *fields; i++)
+        for (int wrong = 0; wrong < 2; wrong++) {
+            void *bytes;
+            size_t size;
+            int old = *fields[i];
+            *fields[i] = wrong ? -1 : i == 0 ? 3 : 99; /* a node reads earlier ones only */
+            assert_ok(thaw_model_pack(&bytes, &size, model));
+            *fields[i] = old;
+            assert_int_equal(thaw_model_unpack(&again, bytes, size), THAW_INTERNAL);
+            thaw_free(bytes);
+        }
+    thaw_model_free(model);
+}
+
 static void test_memory(void **state) {
     (void)state;
     thaw_model *model = read_fixture("k3_sequential"), *again;
@@ -138,7 +158,7 @@ static void test_predictions(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip), cmocka_unit_test(test_without_weights), cmocka_unit_test(test_damaged),
-        cmocka_unit_test(test_memory),     cmocka_unit_test(test_predictions),
+        cmocka_unit_test(test_wrong_indices), cmocka_unit_test(test_memory), cmocka_unit_test(test_predictions),
     };
     return cmocka_run_group_tests_name("formats/model_pack", tests, NULL, NULL);
 }

@@ -61,7 +61,8 @@ def loss_case(loss, final, units, labels, z=None, y=None, n=4):
         accuracy = keras.metrics.CategoricalAccuracy()
     accuracy.update_state(y, p)
     wide = np.eye(units, dtype="f4")[y[:, 0].astype(int)] if y.shape[1] == 1 and units > 1 else y
-    print("    {THAW_LOSS_%s, THAW_ACTIVATION_%s, %d, %d, %d,\n     {%s},\n     {%s},\n     %.9g, {%s},\n     %.9g, %.9g, %.9g},"
+    print("    {THAW_LOSS_%s, THAW_ACTIVATION_%s, %d, %d, %d,\n     {%s},\n"
+          "     {%s},\n     %.9g,\n     {%s},\n     %.9g, %.9g, %.9g},"
           % (loss, final, n, units, y.shape[1], floats(z), floats(y), float(value), floats(dz), float(accuracy.result()),
              np.mean((wide - p) ** 2), np.mean(np.abs(wide - p))))
 

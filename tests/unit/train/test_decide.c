@@ -68,12 +68,12 @@ static void test_plateau(void **state) {
     (void)state;
     thaw_job job = {.monitor = text_loss, .monitor_mode = text_auto};
     thaw_job_stage s = {.plateau = {.on = true, .monitor = text_loss, .mode = text_auto, .factor = 0.5, .min_delta = 1e-4,
-                                    .patience = 2, .cooldown = 1, .min_lr = 0.02}};
-    const double losses[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, rates[] = {.1, .1, .05, .05, .025, .025, .02, .02, .02, .02};
+                                    .patience = 1, .cooldown = 2, .min_lr = 0.02}};
+    const double losses[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1}, rates[] = {.1, .05, .05, .025, .025, .02, .02, .02, .02, .02};
     thaw_decisions d;
     double rate = 0.1;
     thaw_decisions_init(&d);
-    for (int epoch = 0; epoch < 10; epoch++) { /* best at 0; wait 1, 2: lower; one epoch of cooldown counts one wait */
+    for (int epoch = 0; epoch < 10; epoch++) { /* best at 0; lower; two epochs of cooldown, the second counts again */
         thaw_values v = one("loss", losses[epoch]);
         thaw_verdict verdict = thaw_decide(&d, &job, &s, epoch, &v, rate);
         assert_true(verdict.lower_rate == (verdict.learning_rate < rate));

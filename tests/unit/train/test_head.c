@@ -123,6 +123,9 @@ static void test_other_layers(void **state) {
     assert_int_equal(layer_of(m, "reshape")->config.target[1], 12); /* (6,10) - (3,5) + 1 = (4,6): 2 x 12 */
     assert_int_equal(layer_of(m, "dense_1")->tensors[0].shape[0], 8);
     thaw_model_free(m);
+    m = append("    - MaxPool2D: {pool_size: [4, 3]}\n    - Flatten\n"); /* strides follow: (4,6) becomes (1,2) */
+    assert_int_equal(thaw_shape_count(&m->nodes[m->output].shape), 16);
+    thaw_model_free(m);
     m = append("    - GlobalMaxPooling2D\n    - Rescaling: {offset: 1, scale: 0.5}\n    - Dense: {units: 1}\n");
     scale = layer_of(m, "rescaling");
     assert_int_equal(scale->config.n_rescale, 1);

@@ -222,44 +222,75 @@ static void test_damaged_checkpoint(void **state) {
     stop_at = 190;
     assert_int_equal(train_case("vgg_adaptive", second, "auto", set, N_BUSY + 1), THAW_STOPPED);
     char folder[128], path[256];
+    snprintf(path, sizeof path, "%s/.best.h5.tmp.123", second); /* of a process that was killed while it wrote */
+    assert_ok(thaw_io_append(path, "half", 4));
+    snprintf(path, sizeof path, "%s/checkpoints/.step-000000000099-000000001.ckpt.tmp.7", second);
+    assert_ok(thaw_io_append(path, "half", 4));
     char **names;
     int n;
     snprintf(folder, sizeof folder, "%s/checkpoints", second);
     assert_ok(thaw_io_list(&names, &n, folder));
-    assert_int_equal(n, 3);
-    for (int which = 2; which >= 0; which--) {
-        void *bytes;
-        size_t size;
-        snprintf(path, sizeof path, "%s/%s", folder, names[which]);
-        assert_ok(thaw_io_read(&bytes, &size, path, 0));
-        ((char *)bytes)[size / 2] ^= 1;
-        assert_ok(thaw_io_write_atomic(path, bytes, size));
-        ((char *)bytes)[size / 2] ^= 1;
-        if (which == 2) {
-            stop_flag = 0;
-            assert_ok(train_case("vgg_adaptive", second, "auto", set, N_BUSY + 1));
-            assert_says(caught, "is damaged, trying the one before");
-            assert_same_run();
-            remove_folder(folder);
-            assert_ok(thaw_io_mkdirs(folder));
-            assert_ok(thaw_io_write_atomic(path, "nonsense", 8));
-            stop_flag = 0;
-            assert_int_equal(train_case("vgg_adaptive", second, "auto", set, N_BUSY + 1), THAW_DATA);
-            assert_says(thaw_message(), "every checkpoint");
-            assert_ok(train_case("vgg_adaptive", second, "never", set, N_BUSY + 1));
-            assert_same_run();
-            snprintf(path, sizeof path, "%s.1", second);
-            assert_true(thaw_io_is_dir(path));
-            remove_folder(path);
-        }
-        thaw_free(bytes);
-        thaw_free(names[which]);
-        if (which == 2)
-            break;
-    }
-    thaw_free(names[0]);
-    thaw_free(names[1]);
+    assert_int_equal(n, 4); /* the half-written one sorts first */
+    void *bytes;
+    size_t size;
+    snprintf(path, sizeof path, "%s/%s", folder, names[3]);
+    assert_ok(thaw_io_read(&bytes, &size, path, 0));
+    ((char *)bytes)[size / 2] ^= 1;
+    assert_ok(thaw_io_write_atomic(path, bytes, size));
+    stop_flag = 0;
+    assert_ok(train_case("vgg_adaptive", second, "auto", set, N_BUSY + 1));
+    assert_says(caught, "is damaged, trying the one before");
+    assert_same_run();
+    assert_no_litter(second);
+
+    remove_folder(folder);
+    assert_ok(thaw_io_mkdirs(folder));
+    assert_ok(thaw_io_write_atomic(path, "nonsense", 8));
+    assert_int_equal(train_case("vgg_adaptive", second, "auto", set, N_BUSY + 1), THAW_DATA);
+    assert_says(thaw_message(), "every checkpoint");
+    stop_flag = 0;
+    assert_ok(train_case("vgg_adaptive", second, "never", set, N_BUSY + 1));
+    assert_same_run();
+    snprintf(path, sizeof path, "%s.1", second);
+    assert_true(thaw_io_is_dir(path));
+    remove_folder(path);
+    thaw_free(bytes);
+    for (int i = 0; i < n; i++)
+        thaw_free(names[i]);
     thaw_free(names);
+}
+
+/* Order and draws are counted over all stages: two stages of one epoch are one stage of two. Going back to the first epoch is
+ * as if the others had not been. */
+static void test_stages_are_epochs(void **state) {
+    (void)state;
+    static const char stages[] = "stages=[{name: a, freeze: 'before:block2_conv1', epochs: %d, optimizer: {name: sgd}%s}%s]";
+    static const struct {
+        int epochs;
+        const char *more, *next;
+    } runs[] = {{2, "", ""},
+                {1, "", ", {name: b, freeze: keep, epochs: 1, optimizer: {name: sgd}}"},
+                {1, "", ""},
+                {4, ", early_stopping: {monitor: loss, min_delta: 1, patience: 2, restore_best_weights: true}", ""}};
+    void *models[4];
+    size_t sizes[4];
+    for (int i = 0; i < 4; i++) {
+        char text[512], folder[128], path[160];
+        snprintf(text, sizeof text, stages, runs[i].epochs, runs[i].more, runs[i].next);
+        const char *set[] = {text, "data.shuffle=true", "data.augment={horizontal_flip: true}"};
+        snprintf(folder, sizeof folder, "%s/%d", first, i);
+        assert_ok(train_case("vgg_sgd", folder, "auto", set, 3));
+        snprintf(path, sizeof path, "%s/model.h5", folder);
+        assert_ok(thaw_io_read(&models[i], &sizes[i], path, 0));
+    }
+    for (int i = 0; i < 4; i += 2) {
+        assert_int_equal(sizes[i], sizes[i + 1]);
+        if (memcmp(models[i], models[i + 1], sizes[i]) != 0)
+            fail_msg("runs %d and %d differ", i, i + 1);
+    }
+    assert_int_not_equal(memcmp(models[0], models[2], sizes[0]), 0);
+    for (int i = 0; i < 4; i++)
+        thaw_free(models[i]);
 }
 
 /* Steps ask for no memory: ten times as many steps, as many requests; with images and with the cache. */
@@ -475,7 +506,8 @@ int main(void) {
 #define RUN(test) cmocka_unit_test_setup_teardown(test, make_folders, remove_folders)
     const struct CMUnitTest tests[] = {RUN(test_keras),    RUN(test_stop_and_resume), RUN(test_damaged_checkpoint),
                                        RUN(test_finished), RUN(test_diverged),        RUN(test_refused),
-                                       RUN(test_steps_allocate_nothing), RUN(test_cache), RUN(test_loss_of_an_epoch),
+                                       RUN(test_stages_are_epochs), RUN(test_steps_allocate_nothing), RUN(test_cache),
+                                       RUN(test_loss_of_an_epoch),
                                        RUN(test_failing_files), RUN(test_failing_memory)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     thaw_comm_finalize(comm);
