@@ -31,6 +31,7 @@ typedef struct thaw_dataset {
     char **paths;       /* n relative paths; pointers and text are one block (class_names too) */
     int32_t *labels;    /* n class indices; -1 unlabelled (predict) */
     char **class_names; /* n_classes, in order of the indices */
+    uint64_t *content;  /* hash of each sample's bytes, n; NULL: not computed. No part of thaw_dataset_pack */
     int n_classes;
     /* arrays: "FILE.h5:/dataset" */
     char *x_file, *x_dataset, *y_file, *y_dataset; /* y_* NULL: unlabelled */
@@ -59,9 +60,13 @@ uint64_t thaw_dataset_hash(const thaw_dataset *dataset);
  * index. [out] validation: new, perhaps without samples. */
 thaw_status thaw_dataset_split(thaw_dataset *dataset, double fraction, uint64_t seed, thaw_dataset **validation);
 /* Decodes every image with `threads` threads; *bad receives sample numbers (thaw_malloc) and *n_bad their number; the
- * messages (one line each, same order) are logged as warnings. `first`/`stride`: this caller's share. */
+ * messages (one line each, same order) are logged as warnings. `first`/`stride`: this caller's share. `content` (n entries,
+ * may be NULL) receives the hash of the bytes of each file of the share. */
 thaw_status thaw_dataset_verify(const thaw_dataset *dataset, int threads, int64_t first, int64_t stride, int64_t **bad,
-                                int64_t *n_bad);
+                                int64_t *n_bad, uint64_t *content);
+/* Reads samples first..end-1 of arrays and hashes their values: content[0..end-first). Errors: THAW_DATA, THAW_NO_INPUT,
+ * THAW_RESOURCE. */
+thaw_status thaw_dataset_hash_rows(const thaw_dataset *dataset, int64_t first, int64_t end, uint64_t *content);
 /* Drops samples (ascending numbers). */
 void thaw_dataset_drop(thaw_dataset *dataset, const int64_t *samples, int64_t n);
 /* Position -> sample of an epoch: Philox(seed, SHUFFLE, epoch) Fisher-Yates, or identity without shuffle. `order` has n
@@ -77,7 +82,15 @@ typedef struct thaw_loader_options {
     int threads;               /* decoding threads, >= 1 */
     int depth;                 /* batches decoded ahead, >= 1 */
     int64_t max_batch;         /* largest batch that will be asked for (this rank) */
+    bool by_variant;           /* every sample in the variant that thaw_loader_begin's `epoch` names, instead of drawn */
+    bool labels_only;          /* x is not read and NULL in batches */
 } thaw_loader_options;
+
+/* Forms that augmentation gives one sample: 1 without, 2 with horizontal_flip (0: as it is, 1: mirrored); 0: not finite.
+ * `flat`: samples have no width. */
+int thaw_augment_variants(const thaw_loader_options *options, bool flat);
+/* The variant of a sample in an epoch: Philox(seed, AUGMENT; epoch, sample). */
+int thaw_augment_variant(const thaw_loader_options *options, bool flat, int64_t sample, int64_t epoch);
 
 /* One batch. x (n,H,W,C) preprocessed; y (n,y_width): class index as float, or the row of y. Borrowed until the next
  * call of thaw_loader_next or thaw_loader_free. */

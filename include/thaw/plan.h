@@ -82,6 +82,14 @@ void thaw_plan_free(thaw_plan *plan); /* NULL is accepted */
 /* Hash over everything that ranks must agree on (flags, order of tensors, buckets, boundary). */
 uint64_t thaw_plan_hash(const thaw_plan *plan);
 
+/* Floats of one image that cross from prefix to suffix. */
+int64_t thaw_plan_boundary_floats(const thaw_plan *plan);
+/* The suffix reads nothing but the boundary, so that a boundary kept from before stands for the image. */
+bool thaw_plan_boundary_suffices(const thaw_plan *plan);
+/* Hash of what decides the boundary's values for an image: operations, their order and arguments, weights (which the
+ * model must hold). Names do not count. */
+uint64_t thaw_plan_prefix_hash(const thaw_plan *plan);
+
 #ifdef __cplusplus
 }
 #endif

@@ -1,4 +1,4 @@
-/* Reading, writing and listing of files. Each call of the system that can fail goes through a `try_` function or RETRY,
+/* Reading, writing and listing of files. Each call of the system that can fail goes through a `try_` function or THAW_RETRY,
  * where tests inject failures; it is repeated when a signal interrupted it. */
 #include <dirent.h>
 #include <errno.h>
@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "base/io.h"
+#include "base/io_try.h"
 #include "base/memory.h"
 
 static _Atomic int64_t countdown = -1;
@@ -21,8 +22,7 @@ void thaw_io_fail_after(int64_t n, int error) {
     atomic_store(&countdown, n);
 }
 
-/* True for the one operation that a test wants to fail; sets errno. */
-static bool must_fail(void) {
+bool thaw_io_must_fail(void) {
     int64_t left = atomic_load_explicit(&countdown, memory_order_relaxed);
     while (left >= 0) {
         const int64_t next = left <= 1 ? -1 : left - 1;
@@ -36,39 +36,34 @@ static bool must_fail(void) {
     return false;
 }
 
-#define RETRY(result, call)                      \
-    do {                                         \
-        (result) = must_fail() ? -1 : (call);    \
-    } while ((result) < 0 && errno == EINTR)
-
 static int try_open(const char *path, int flags) {
     int file;
-    RETRY(file, open(path, flags | O_CLOEXEC | O_NOCTTY, 0666));
+    THAW_RETRY(file, open(path, flags | O_CLOEXEC | O_NOCTTY, 0666));
     return file;
 }
 
 static ssize_t try_read(int file, void *bytes, size_t size) {
     ssize_t got;
-    RETRY(got, read(file, bytes, size < SSIZE_MAX ? size : SSIZE_MAX));
+    THAW_RETRY(got, read(file, bytes, size < SSIZE_MAX ? size : SSIZE_MAX));
     return got;
 }
 
 static int try_stat(int file, struct stat *info) {
     int result;
-    RETRY(result, fstat(file, info));
+    THAW_RETRY(result, fstat(file, info));
     return result;
 }
 
 static int try_sync(int file) {
     int result;
-    RETRY(result, fsync(file));
+    THAW_RETRY(result, fsync(file));
     return result;
 }
 
 /* The descriptor is gone whatever close says (Linux), so it is never retried; network file systems report a full disk
  * or a quota here. */
 static int try_close(int file) {
-    const bool fails = must_fail();
+    const bool fails = thaw_io_must_fail();
     const int error = errno;
     const int result = close(file);
     if (fails)
@@ -78,7 +73,7 @@ static int try_close(int file) {
 
 static int try_rename(const char *from, const char *to) {
     int result;
-    RETRY(result, rename(from, to));
+    THAW_RETRY(result, rename(from, to));
     return result;
 }
 
@@ -87,7 +82,7 @@ static int try_write_all(int file, const void *bytes, size_t size) {
     const char *at = bytes;
     while (size > 0) {
         ssize_t put;
-        RETRY(put, write(file, at, size < SSIZE_MAX ? size : SSIZE_MAX));
+        THAW_RETRY(put, write(file, at, size < SSIZE_MAX ? size : SSIZE_MAX));
         if (put == 0)
             errno = EIO;
         if (put <= 0)
@@ -332,12 +327,12 @@ thaw_status thaw_io_append(const char *path, const void *bytes, size_t size) {
 thaw_status thaw_io_truncate(const char *path, uint64_t size) {
     struct stat info;
     int result;
-    RETRY(result, stat(path, &info));
+    THAW_RETRY(result, stat(path, &info));
     if (result != 0)
         return errno == ENOENT ? THAW_OK : fail_output(path, "cut", errno);
     if ((uint64_t)info.st_size <= size)
         return THAW_OK;
-    RETRY(result, truncate(path, (off_t)size));
+    THAW_RETRY(result, truncate(path, (off_t)size));
     return result == 0 ? THAW_OK : fail_output(path, "cut", errno);
 }
 
@@ -352,7 +347,7 @@ thaw_status thaw_io_mkdirs(const char *path) {
         const char kept = *at;
         *at = 0;
         int result;
-        RETRY(result, mkdir(prefix, 0777));
+        THAW_RETRY(result, mkdir(prefix, 0777));
         /* Existing folders may also answer EACCES or EROFS. */
         if (result != 0 && !thaw_io_is_dir(prefix))
             status = errno != EEXIST ? fail_output(prefix, "created", errno)
@@ -377,7 +372,7 @@ thaw_status thaw_io_rename(const char *from, const char *to) {
 
 thaw_status thaw_io_remove(const char *path) {
     int result;
-    RETRY(result, remove(path));
+    THAW_RETRY(result, remove(path));
     return result == 0 || errno == ENOENT ? THAW_OK : fail_output(path, "removed", errno);
 }
 
@@ -399,6 +394,11 @@ uint64_t thaw_io_size(const char *path) {
     return stat(path, &info) == 0 && info.st_size > 0 ? (uint64_t)info.st_size : 0;
 }
 
+int64_t thaw_io_modified(const char *path) {
+    struct stat info;
+    return stat(path, &info) == 0 ? (int64_t)info.st_mtim.tv_sec * 1000000000 + (int64_t)info.st_mtim.tv_nsec : 0;
+}
+
 /* Bytewise order is the order of code points in UTF-8, and the same in every locale. */
 static int compare_names(const void *a, const void *b) { return strcmp(*(char *const *)a, *(char *const *)b); }
 
@@ -407,7 +407,7 @@ static struct dirent *try_readdir(DIR *folder) {
     struct dirent *entry;
     do {
         errno = 0;
-        entry = must_fail() ? NULL : readdir(folder);
+        entry = thaw_io_must_fail() ? NULL : readdir(folder);
     } while (!entry && errno == EINTR);
     return entry;
 }

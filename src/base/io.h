@@ -30,6 +30,25 @@ bool thaw_io_is_dir(const char *path);
 uint64_t thaw_io_size(const char *path); /* 0 if missing */
 /* Names in a folder, sorted by code point, without . and ..; [out] names: each and the array by thaw_free. */
 thaw_status thaw_io_list(char ***names, int *n, const char *path);
+/* When a file was last written, in nanoseconds since 1970; 0 if missing. */
+int64_t thaw_io_modified(const char *path);
+
+/* A file that is read and written in place, by any thread. */
+typedef struct thaw_file thaw_file;
+/* Opens or creates (readable by this user alone) and sets the size; new bytes are zero, and the disk has room for them
+ * where the file system can say so. Refuses links and files of other users. THAW_CANT_CREATE / THAW_IO (full). */
+thaw_status thaw_file_open(thaw_file **out, const char *path, uint64_t size);
+/* The same in memory, without a name in any folder: it is gone with the last process that holds it, however that ends. */
+thaw_status thaw_file_memory(thaw_file **out, const char *name, uint64_t size);
+/* What another process of this host and user needs to hold the same file, and how it does. */
+void thaw_file_share(const thaw_file *file, int64_t *process, int64_t *number);
+thaw_status thaw_file_attach(thaw_file **out, int64_t process, int64_t number);
+const char *thaw_file_name(const thaw_file *file);
+void thaw_file_close(thaw_file *file); /* NULL is accepted */
+/* Exactly `size` bytes at `offset`. THAW_IO (an end of file too), THAW_CANT_CREATE. */
+thaw_status thaw_file_read(const thaw_file *file, void *bytes, size_t size, uint64_t offset);
+thaw_status thaw_file_write(const thaw_file *file, const void *bytes, size_t size, uint64_t offset);
+
 /* Path arithmetic. Results by thaw_free. */
 char *thaw_path_join(const char *folder, const char *name); /* absolute `name` stays */
 char *thaw_path_dirname(const char *path);

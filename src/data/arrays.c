@@ -5,12 +5,13 @@
 
 #include <hdf5.h>
 
+#include "base/hash.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "data/arrays.h"
 #include "thaw/data.h"
 
-enum { NAME_LONGEST = 1024, MOST_FILTERS = 8 };
+enum { NAME_LONGEST = 1024, MOST_FILTERS = 8, HASHED_FLOATS = 1 << 20 };
 
 #define CACHE_BYTES ((size_t)64 << 20) /* chunks kept decompressed, so that shuffled rows do not inflate a chunk each time */
 #define CHUNK_BYTES (UINT64_C(1) << 30)
@@ -245,6 +246,27 @@ static thaw_status split_name(char **file, char **dataset, const char *name) {
     *file = thaw_strndup(name, (size_t)(colon - name));
     *dataset = thaw_strdup(colon + 1);
     return *file && *dataset ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory to open %s", name);
+}
+
+thaw_status thaw_dataset_hash_rows(const thaw_dataset *d, int64_t first, int64_t end, uint64_t *content) {
+    thaw_array x = {0};
+    float *values = NULL;
+    thaw_status status = THAW_OK;
+    THAW_GOTO(thaw_array_open(&x, d->x_file, d->x_dataset));
+    const int64_t most = x.width < HASHED_FLOATS ? HASHED_FLOATS / x.width : 1; /* rows read at once */
+    values = thaw_calloc((size_t)most, (size_t)x.width * sizeof *values);
+    THAW_GOTO(values ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory to read %s", x.name));
+    for (int64_t i = first, run; i < end; i += run) {
+        for (run = 1; i + run < end && run < most && d->rows[i + run] == d->rows[i] + run;)
+            run++;
+        THAW_GOTO(thaw_array_read(&x, values, d->rows[i], run));
+        for (int64_t k = 0; k < run; k++)
+            content[i - first + k] = thaw_hash(values + k * x.width, (size_t)x.width * sizeof *values, 0);
+    }
+out:
+    thaw_free(values);
+    thaw_array_close(&x);
+    return status;
 }
 
 thaw_status thaw_dataset_open_arrays(thaw_dataset **out, const char *x_name, const char *y_name) {

@@ -49,6 +49,7 @@ void thaw_dataset_free(thaw_dataset *dataset) {
     thaw_free(dataset->paths);
     thaw_free(dataset->labels);
     thaw_free(dataset->class_names);
+    thaw_free(dataset->content);
     thaw_free(dataset->x_file);
     thaw_free(dataset->x_dataset);
     thaw_free(dataset->y_file);
@@ -200,10 +201,18 @@ typedef struct sample_lists {
     char **paths;
     int32_t *labels;
     int64_t *rows;
+    uint64_t *content;
 } sample_lists;
 
 static bool pick(sample_lists *out, const thaw_dataset *d, const int64_t *numbers, int64_t n) {
     *out = (sample_lists){0};
+    if (d->content) {
+        out->content = thaw_calloc((size_t)n, sizeof *out->content);
+        if (!out->content)
+            return false;
+        for (int64_t i = 0; i < n; i++)
+            out->content[i] = d->content[numbers[i]];
+    }
     if (d->arrays) {
         out->rows = thaw_calloc((size_t)n, sizeof *out->rows);
         for (int64_t i = 0; out->rows && i < n; i++)
@@ -221,13 +230,15 @@ static void release(sample_lists *lists) {
     thaw_free(lists->paths);
     thaw_free(lists->labels);
     thaw_free(lists->rows);
+    thaw_free(lists->content);
 }
 
 static void replace(thaw_dataset *d, const sample_lists *lists, int64_t n) {
-    release(&(sample_lists){d->paths, d->labels, d->rows});
+    release(&(sample_lists){d->paths, d->labels, d->rows, d->content});
     d->paths = lists->paths;
     d->labels = lists->labels;
     d->rows = lists->rows;
+    d->content = lists->content;
     d->n = n;
 }
 
@@ -302,6 +313,8 @@ void thaw_dataset_drop(thaw_dataset *d, const int64_t *samples, int64_t n) {
             next++;
             continue;
         }
+        if (d->content)
+            d->content[kept] = d->content[i];
         if (d->arrays) {
             d->rows[kept++] = d->rows[i];
         } else {

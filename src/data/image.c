@@ -1,6 +1,7 @@
 /* Image files to pixels: limits, choice of the decoder by content. */
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/io.h"
 #include "base/memory.h"
 #include "data/image.h"
@@ -58,10 +59,12 @@ thaw_status thaw_pixels_decode(thaw_pixels *pixels, const uint8_t *bytes, size_t
     return thaw_fail(THAW_DATA, "%s is no JPEG, PNG or BMP image (its first bytes are of none); convert or remove it", name);
 }
 
-thaw_status thaw_pixels_load(thaw_pixels *pixels, const char *name) {
+thaw_status thaw_pixels_load(thaw_pixels *pixels, const char *name, uint64_t *content) {
     void *bytes;
     size_t size;
     THAW_TRY(thaw_io_read(&bytes, &size, name, THAW_IMAGE_FILE_BYTES));
+    if (content)
+        *content = thaw_hash(bytes, size, 0);
     thaw_status status = thaw_pixels_decode(pixels, bytes, size, name);
     thaw_free(bytes);
     return status;
@@ -70,7 +73,7 @@ thaw_status thaw_pixels_load(thaw_pixels *pixels, const char *name) {
 thaw_status thaw_image_decode(uint8_t **pixels, int64_t *height, int64_t *width, const char *path) {
     thaw_pixels image = {0};
     *pixels = NULL;
-    thaw_status status = thaw_pixels_load(&image, path);
+    thaw_status status = thaw_pixels_load(&image, path, NULL);
     if (status != THAW_OK) {
         thaw_pixels_free(&image);
         return status;

@@ -26,8 +26,9 @@ thaw_status thaw_pixels_check(int64_t height, int64_t width, const char *name);
 thaw_status thaw_pixels_reserve(thaw_pixels *pixels, int64_t height, int64_t width, const char *name);
 void thaw_pixels_free(thaw_pixels *pixels);
 
-/* A file, or its bytes, to pixels, by content. Errors: THAW_NO_INPUT, THAW_DATA, THAW_RESOURCE, all with `name`. */
-thaw_status thaw_pixels_load(thaw_pixels *pixels, const char *name);
+/* A file, or its bytes, to pixels, by content. `content` (may be NULL) receives the hash of the file's bytes, if it can be
+ * read. Errors: THAW_NO_INPUT, THAW_DATA, THAW_RESOURCE, all with `name`. */
+thaw_status thaw_pixels_load(thaw_pixels *pixels, const char *name, uint64_t *content);
 thaw_status thaw_pixels_decode(thaw_pixels *pixels, const uint8_t *bytes, size_t size, const char *name);
 /* The same for one format. */
 thaw_status thaw_jpeg_decode(thaw_pixels *pixels, const uint8_t *bytes, size_t size, const char *name);

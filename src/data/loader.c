@@ -66,16 +66,22 @@ static int64_t batch_size(const thaw_loader *l, int64_t b) { return l->starts[b 
 
 static slot *slot_of(const thaw_loader *l, int64_t b) { return &l->slots[b % l->n_slots]; }
 
+int thaw_augment_variants(const thaw_loader_options *o, bool flat) { return o->augment && o->horizontal_flip && !flat ? 2 : 1; }
+
+int thaw_augment_variant(const thaw_loader_options *o, bool flat, int64_t sample, int64_t epoch) {
+    if (thaw_augment_variants(o, flat) == 1)
+        return 0;
+    const thaw_draw draw = thaw_philox(o->seed, THAW_DRAW_AUGMENT, (uint32_t)epoch, (uint64_t)sample, 0);
+    return thaw_uniform(draw.word[0]) < 0.5f;
+}
+
 /* Flip and preprocessing of one sample (H,W,C). */
 static void finish_sample(const thaw_loader *l, float *x, int64_t sample, int64_t epoch) {
     const thaw_loader_options *o = &l->options;
     const bool flat = l->dataset->arrays && l->dataset->x_rank == 2;
     const int64_t channels = flat ? 1 : o->shape[2];
-    if (o->augment && o->horizontal_flip && !flat) {
-        const thaw_draw draw = thaw_philox(o->seed, THAW_DRAW_AUGMENT, (uint32_t)epoch, (uint64_t)sample, 0);
-        if (thaw_uniform(draw.word[0]) < 0.5f)
-            thaw_flip(x, o->shape[0], o->shape[1], channels);
-    }
+    if ((o->by_variant ? (int)epoch : thaw_augment_variant(o, flat, sample, epoch)) == 1)
+        thaw_flip(x, o->shape[0], o->shape[1], channels);
     thaw_preprocess_apply(x, l->row / channels, channels, o->preprocess);
 }
 
@@ -83,10 +89,16 @@ static thaw_status load_image(worker *w, float *x, float *y, int64_t sample, int
     const thaw_loader *l = w->loader;
     const thaw_dataset *d = l->dataset;
     *y = (float)d->labels[sample];
+    if (l->options.labels_only)
+        return THAW_OK;
     char *path = thaw_path_join(d->root, d->paths[sample]);
     if (!path)
         return thaw_fail(THAW_RESOURCE, "no memory for the path of an image");
-    const thaw_status status = thaw_pixels_load(&w->pixels, path);
+    uint64_t content = 0;
+    thaw_status status = thaw_pixels_load(&w->pixels, path, &content);
+    /* What is computed once and kept must be of the bytes that it is kept for. */
+    if (status == THAW_OK && l->options.by_variant && d->content && d->content[sample] != content)
+        status = thaw_fail(THAW_DATA, "%s changed since this run began; start it again", path);
     thaw_free(path);
     THAW_TRY(status);
     thaw_resize(x, l->options.shape[0], l->options.shape[1], &w->pixels, w->taps);
@@ -116,10 +128,11 @@ static thaw_status load_rows(thaw_loader *l, slot *s, const int64_t *samples, in
     for (int64_t i = 0; i < n; i++)
         l->wanted[i] = (wanted){l->dataset->rows[samples[i]], i};
     qsort(l->wanted, (size_t)n, sizeof *l->wanted, compare_rows);
-    THAW_TRY(read_rows(l, &l->x_array, s->x, n));
+    if (!l->options.labels_only)
+        THAW_TRY(read_rows(l, &l->x_array, s->x, n));
     if (l->y_width)
         THAW_TRY(read_rows(l, &l->y_array, s->y, n));
-    for (int64_t i = 0; i < n; i++)
+    for (int64_t i = 0; i < n && !l->options.labels_only; i++)
         finish_sample(l, s->x + i * l->row, samples[i], epoch);
     return THAW_OK;
 }
@@ -168,7 +181,7 @@ static void *work(void *argument) {
         pthread_mutex_unlock(&l->lock);
         const thaw_status status =
             l->dataset->arrays ? load_rows(l, s, samples, n, epoch)
-                               : load_image(w, s->x + unit * l->row, s->y + unit, samples[unit], epoch);
+                               : load_image(w, s->x ? s->x + unit * l->row : NULL, s->y + unit, samples[unit], epoch);
         pthread_mutex_lock(&l->lock);
         if (status != THAW_OK && (s->status == THAW_OK || unit < s->failed_at)) {
             s->status = status;
@@ -234,28 +247,31 @@ static bool allocate(thaw_loader *l) {
     size_t x;
     if (thaw_mul_overflow(batch, (size_t)l->row, &x))
         return false;
+    const bool images = !o->labels_only;
     l->slots = thaw_calloc((size_t)l->n_slots, sizeof *l->slots);
     l->workers = thaw_calloc((size_t)o->threads, sizeof *l->workers);
     bool whole = l->slots && l->workers;
     for (int i = 0; i < l->n_slots && whole; i++) {
         l->slots[i].batch = -1;
-        l->slots[i].x = thaw_calloc(x, sizeof(float));
+        l->slots[i].x = images ? thaw_calloc(x, sizeof(float)) : NULL;
         l->slots[i].y = thaw_calloc(batch, (size_t)l->y_width * sizeof(float));
-        whole = l->slots[i].x && l->slots[i].y;
+        whole = (l->slots[i].x || !images) && l->slots[i].y;
     }
     if (l->dataset->arrays) {
         l->wanted = thaw_calloc(batch, sizeof *l->wanted);
-        l->staging = thaw_calloc(batch, (size_t)(l->row > l->y_width ? l->row : l->y_width) * sizeof(float));
+        const int64_t widest = images && l->row > l->y_width ? l->row : l->y_width;
+        l->staging = thaw_calloc(batch, (size_t)widest * sizeof(float));
         return whole && l->wanted && l->staging;
     }
-    for (int i = 0; i < o->threads && whole; i++)
+    for (int i = 0; i < o->threads && whole && images; i++)
         whole = (l->workers[i].taps = thaw_calloc((size_t)(o->shape[0] + o->shape[1]), sizeof(thaw_tap)));
     return whole;
 }
 
 /* Threads that leave all signals to the others: whoever handles them is not delayed by a decoder. */
 static thaw_status start(thaw_loader *l) {
-    const int threads = l->dataset->arrays ? 1 : l->options.threads; /* HDF5 reads one row at a time anyway */
+    /* HDF5 reads one row at a time anyway, and labels of images are in memory. */
+    const int threads = l->dataset->arrays || l->options.labels_only ? 1 : l->options.threads;
     sigset_t all, before;
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);

@@ -13,6 +13,7 @@ typedef struct check {
     _Atomic int64_t next;
     _Atomic bool stopped;
     char **messages; /* n; NULL: good */
+    uint64_t *content; /* of the whole dataset; may be NULL */
     pthread_mutex_t lock;
     thaw_status status; /* the first failure that is not an image's, under the lock */
     char *failure;
@@ -35,8 +36,11 @@ static void *run(void *argument) {
         const int64_t i = atomic_fetch_add(&c->next, 1);
         if (i >= c->n)
             break;
-        char *path = thaw_path_join(c->dataset->root, c->dataset->paths[c->first + i * c->stride]);
-        const thaw_status status = path ? thaw_pixels_load(&pixels, path) : thaw_fail(THAW_RESOURCE, "no memory for a path");
+        const int64_t sample = c->first + i * c->stride;
+        uint64_t *content = c->content ? &c->content[sample] : NULL;
+        char *path = thaw_path_join(c->dataset->root, c->dataset->paths[sample]);
+        const thaw_status status = path ? thaw_pixels_load(&pixels, path, content)
+                                        : thaw_fail(THAW_RESOURCE, "no memory for a path");
         thaw_free(path);
         if (status == THAW_DATA || status == THAW_NO_INPUT)
             c->messages[i] = thaw_strdup(thaw_message());
@@ -48,10 +52,10 @@ static void *run(void *argument) {
 }
 
 thaw_status thaw_dataset_verify(const thaw_dataset *dataset, int threads, int64_t first, int64_t stride, int64_t **bad,
-                                int64_t *n_bad) {
+                                int64_t *n_bad, uint64_t *content) {
     *bad = NULL;
     *n_bad = 0;
-    check c = {.dataset = dataset, .first = first, .stride = stride, .lock = PTHREAD_MUTEX_INITIALIZER};
+    check c = {.dataset = dataset, .first = first, .stride = stride, .content = content, .lock = PTHREAD_MUTEX_INITIALIZER};
     if (!dataset->arrays && first < dataset->n)
         c.n = (dataset->n - first + stride - 1) / stride;
     if (threads > c.n)

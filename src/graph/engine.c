@@ -392,6 +392,8 @@ void thaw_engine_prefix(thaw_engine *e, int64_t n, const float *x) {
     run_forward(e, 0, n);
 }
 
+float *thaw_engine_slot(const thaw_engine *e, int i) { return e->slots[i]; }
+
 const float *thaw_engine_forward(thaw_engine *e, int64_t n, const thaw_draws *draws) {
     e->n = n;
     e->draws = *draws;

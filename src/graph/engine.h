@@ -24,6 +24,9 @@ typedef struct thaw_draws {
 
 /* Prefix on n images x (n,H,W,C); fills the boundary slots. x must stay until the suffix has run. */
 void thaw_engine_prefix(thaw_engine *engine, int64_t n, const float *x);
+/* Slot of plan->boundary[i]: (max_batch, floats of that node). What was kept of a prefix run may be put there instead of
+ * running it again, if thaw_plan_boundary_suffices. */
+float *thaw_engine_slot(const thaw_engine *engine, int i);
 /* Suffix in training form on the slots. Returns z (n,outputs), valid until the next forward. Collective through hooks when
  * batch statistics are used; n may be 0. */
 const float *thaw_engine_forward(thaw_engine *engine, int64_t n, const thaw_draws *draws);

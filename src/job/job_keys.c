@@ -172,6 +172,19 @@ const thaw_key thaw_keys[] = {
      NULL, "A checkpoint every so many minutes; 0: never."},
     {"checkpoint.keep", THAW_KEY_INT, JOB(checkpoint_keep), OFF, 2, 1000, THAW_KEY_UNHASHED, NULL, "2", NULL,
      "Newest checkpoints that are kept."},
+    {"cache", THAW_KEY_SHORT, 0, OFF, 0, 0, 0, "cache.mode", NULL, "auto",
+     "Activations at the boundary between layers that never change and those that train, computed once and kept, so that "
+     "later epochs skip images and frozen layers; the numbers are the same bit for bit. cache: off is short for cache: "
+     "{mode: off}."},
+    {"cache.mode", THAW_KEY_CHOICE, JOB(cache_mode), OFF, 0, 0, THAW_KEY_UNHASHED, "auto|off|memory|file", "auto", NULL,
+     "auto keeps them where that pays, in memory as long as they fit, else in a file if dir is given; memory and file say "
+     "where, whether it pays or not. A file is used again by later runs with the same images and layers."},
+    {"cache.memory", THAW_KEY_BYTES, JOB(cache_memory), OFF, 1, 9007199254740992.0, THAW_KEY_UNHASHED, NULL, NULL,
+     "half of what the host, its control group and SLURM leave",
+     "Most memory of a host for cached activations, over all its ranks."},
+    {"cache.dir", THAW_KEY_PATH, JOB(cache_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL,
+     "no file with mode auto; $TMPDIR (else /tmp) with mode file",
+     "Folder on a disk of the node for files of cached activations. The 16 used last are kept, fewer if the disk is full."},
     {"output", THAW_KEY_PATH, JOB(output_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL, "must be given to train",
      "Run folder: effective job, history, log, checkpoints, model.h5, best.h5."},
 };
@@ -267,6 +280,13 @@ const char *thaw_key_expected(const thaw_key *key, char *buffer, size_t size) {
     case THAW_KEY_DEFAULTS:
     case THAW_KEY_SWITCH:
         snprintf(buffer, size, "a mapping%s", key->type == THAW_KEY_SECTION ? "" : " or none");
+        break;
+    case THAW_KEY_SHORT:
+        thaw_key_expected(thaw_key_full(key->choices), choices, sizeof(choices));
+        snprintf(buffer, size, "a mapping, or %s", choices);
+        break;
+    case THAW_KEY_BYTES:
+        snprintf(buffer, size, "bytes, or a size like 4GB or 512MiB");
         break;
     case THAW_KEY_STAGES:
         snprintf(buffer, size, "a list of mappings");

@@ -11,6 +11,7 @@
 typedef enum thaw_key_type {
     THAW_KEY_SECTION,  /* mapping of the keys below it */
     THAW_KEY_SWITCH,   /* mapping, or none; on when given [bool] */
+    THAW_KEY_SHORT,    /* mapping of the keys below it, or the value of the one that `choices` names */
     THAW_KEY_DEFAULTS, /* mapping (or none) that every stage starts from; `choices` names the stage's section */
     THAW_KEY_STAGES,   /* list of mappings */
     THAW_KEY_STRING,   /* [char *] */
@@ -18,6 +19,7 @@ typedef enum thaw_key_type {
     THAW_KEY_INDEX,    /* one of `choices`, ignoring case [int, -1 not given] */
     THAW_KEY_BOOL,     /* first or second of `choices` [bool] */
     THAW_KEY_INT,      /* [int64_t] */
+    THAW_KEY_BYTES,    /* integer, or text with a unit: 4GB, 512 MiB [int64_t, 0 not given] */
     THAW_KEY_REAL,     /* [double] */
     THAW_KEY_PATH,     /* relative to the job file [char *] */
     THAW_KEY_ARRAY,    /* FILE.h5:/dataset [char *] */

@@ -251,6 +251,8 @@ static thaw_status read_key(thaw_job_reader *reader, const thaw_key *key, const 
         return map ? read_section(reader, key->name, node) : thaw_job_wrong(reader, key, node);
     case THAW_KEY_DATASET:
         return map ? read_section(reader, key->name, node) : thaw_job_set_value(reader, key, node);
+    case THAW_KEY_SHORT:
+        return map ? read_section(reader, key->name, node) : thaw_job_set_value(reader, thaw_key_full(key->choices), node);
     case THAW_KEY_DEFAULTS: /* read with each stage */
         return map || says_none(node) ? THAW_OK : thaw_job_wrong(reader, key, node);
     case THAW_KEY_STAGES:
@@ -473,7 +475,8 @@ void thaw_job_free(thaw_job *job) {
     char *texts[] = {job->path,    job->folder,       job->base,         job->weights,
                      job->pooling, job->output,       job->train,        job->train_x,
                      job->train_y, job->validation,   job->preprocess,   job->validation_x,
-                     job->monitor, job->validation_y, job->monitor_mode, job->output_folder};
+                     job->monitor, job->validation_y, job->monitor_mode, job->output_folder,
+                     job->cache_mode, job->cache_folder};
     for (size_t j = 0; j < sizeof(texts) / sizeof(*texts); j++)
         thaw_free(texts[j]);
     thaw_free(job);

@@ -196,6 +196,7 @@ static bool write_value(writer *w, const thaw_key *key, const thaw_job *job, con
     switch (key->type) {
     case THAW_KEY_SECTION:
     case THAW_KEY_SWITCH:
+    case THAW_KEY_SHORT:
     case THAW_KEY_DEFAULTS:
     case THAW_KEY_STAGES:
     case THAW_KEY_OPTIMIZER:
@@ -214,6 +215,7 @@ static bool write_value(writer *w, const thaw_key *key, const thaw_job *job, con
         write_choice(buffer, key, *(const bool *)field);
         return true;
     case THAW_KEY_INT:
+    case THAW_KEY_BYTES:
         if (key->preset == NULL && *(const int64_t *)field == 0)
             return false;
         thaw_buffer_printf(buffer, "%lld", (long long)*(const int64_t *)field);

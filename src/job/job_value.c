@@ -1,5 +1,6 @@
 #include "job/job_value.h"
 
+#include <ctype.h>
 #include <errno.h>
 #include <math.h>
 #include <stdio.h>
@@ -133,6 +134,35 @@ static thaw_status set_number(thaw_job_reader *reader, const thaw_key *key, cons
     return THAW_OK;
 }
 
+/* "4GB", "512 MiB", "1000000": units of thousands, or of 1024 with an i. */
+static bool parse_bytes(double *out, const char *text) {
+    static const char units[] = "KMGT";
+    char number[32];
+    size_t length = strspn(text, "0123456789.");
+    if (length == 0 || length >= sizeof(number))
+        return false;
+    snprintf(number, sizeof(number), "%.*s", (int)length, text);
+    if (!thaw_job_parse_number(out, number))
+        return false;
+    const char *unit = text + length + strspn(text + length, " ");
+    const char *which = *unit != '\0' ? strchr(units, toupper((unsigned char)*unit)) : NULL;
+    bool binary = which != NULL && unit[1] == 'i';
+    for (int i = 0; which != NULL && i <= which - units; i++)
+        *out *= binary ? 1024 : 1000;
+    unit += (which != NULL) + binary;
+    unit += toupper((unsigned char)*unit) == 'B';
+    return *unit == '\0';
+}
+
+static thaw_status set_bytes(thaw_job_reader *reader, const thaw_key *key, const thaw_yaml_node *node, int64_t *field) {
+    double value;
+    if (node->kind != THAW_YAML_SCALAR || thaw_yaml_is_null(node) || !parse_bytes(&value, node->text) ||
+        value < key->low || value > key->high)
+        return thaw_job_wrong(reader, key, node);
+    *field = (int64_t)value;
+    return THAW_OK;
+}
+
 /* Which of key->choices a scalar is; booleans in any of YAML's words. */
 static thaw_status get_choice(thaw_job_reader *reader, const thaw_key *key, const thaw_yaml_node *node, int *out) {
     char text[128], *names[MAX_CHOICES];
@@ -147,7 +177,16 @@ static thaw_status get_choice(thaw_job_reader *reader, const thaw_key *key, cons
         return *out >= 0 ? THAW_OK : thaw_job_wrong(reader, key, node);
     }
     const char *value;
-    THAW_TRY(get_text(reader, key, node, &value));
+    /* An unquoted off is a boolean to YAML; where the choices have it, it can only be meant. */
+    bool has_off = false;
+    for (int i = 0; i < n; i++)
+        has_off = has_off || strcmp(names[i], "off") == 0;
+    if (has_off && strcmp(node->text, "off") == 0)
+        value = node->text;
+    else if (has_off && thaw_yaml_boolean(node) >= 0)
+        return thaw_job_wrong(reader, key, node);
+    else
+        THAW_TRY(get_text(reader, key, node, &value));
     for (*out = 0; *out < n; ++*out)
         if ((key->type == THAW_KEY_INDEX ? strcasecmp : strcmp)(names[*out], value) == 0)
             return THAW_OK;
@@ -423,6 +462,9 @@ thaw_status thaw_job_set_value(thaw_job_reader *reader, const thaw_key *key, con
     case THAW_KEY_REAL:
         THAW_TRY(set_number(reader, key, node, field));
         break;
+    case THAW_KEY_BYTES:
+        THAW_TRY(set_bytes(reader, key, node, field));
+        break;
     case THAW_KEY_PATH:
         THAW_TRY(set_path(reader, key, node, field));
         break;
@@ -461,6 +503,7 @@ thaw_status thaw_job_set_value(thaw_job_reader *reader, const thaw_key *key, con
         break;
     case THAW_KEY_SECTION:
     case THAW_KEY_SWITCH:
+    case THAW_KEY_SHORT:
     case THAW_KEY_DEFAULTS:
     case THAW_KEY_STAGES:
     case THAW_KEY_OPTIMIZER:

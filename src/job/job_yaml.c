@@ -348,12 +348,17 @@ void thaw_yaml_free(thaw_yaml_tree *tree) {
     thaw_free(tree);
 }
 
+/* The key that a scalar stands for where a mapping is meant: optimizer: adam is {name: adam}. NULL: none. */
+static const char *short_for(const char *name) {
+    return strcmp(name, "optimizer") == 0 ? "name" : strcmp(name, "cache") == 0 ? "mode" : NULL;
+}
+
 /* Makes a scalar into the container that the next component of a --set key needs: a list for an index (the keys of
  * class_weight may be numbers too). */
 static bool to_container(thaw_yaml_tree *tree, thaw_yaml_node *node, const char *name, bool index) {
-    if (strcmp(name, "optimizer") == 0 && !thaw_yaml_is_null(node) && !index) { /* optimizer: adam is {name: adam} */
+    if (short_for(name) != NULL && !thaw_yaml_is_null(node) && !index) {
         thaw_yaml_node *kind = node_new(tree, THAW_YAML_SCALAR, node->line, node->option);
-        char *key = tree_text(tree, "name", 4);
+        char *key = tree_text(tree, short_for(name), strlen(short_for(name)));
         if (kind == NULL || key == NULL)
             return false;
         kind->text = node->text;
@@ -392,7 +397,7 @@ thaw_status thaw_yaml_set(thaw_yaml_tree *tree, const char *option) {
             return thaw_fail(THAW_USAGE, "--set %s: an empty part in the dotted key", option);
         bool index = strspn(name, "0123456789") == length;
         if (node->kind == THAW_YAML_SCALAR) {
-            if (!thaw_yaml_is_null(node) && strcmp(parent, "optimizer") != 0)
+            if (!thaw_yaml_is_null(node) && short_for(parent) == NULL)
                 return thaw_fail(THAW_USAGE, "--set %s: '%s' has the value %s and no key '%s' below it", option, parent,
                                  thaw_yaml_show(node), name);
             if (!to_container(tree, node, parent, index))

@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/log.h"
+#include "train/cache.h"
 #include "train/run.h"
 
 /* The control word: sums over ranks. */
@@ -73,13 +74,16 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
     thaw_batch batch = {0};
     thaw_sums sums = {0};
     thaw_status mine = thaw_loader_next(run->loader, &batch);
+    if (mine == THAW_OK && thaw_cache_on(run->cache))
+        mine = thaw_cache_load(run->cache, batch.n, batch.samples, run->at.total_epochs);
     if (mine != THAW_OK)
         batch.n = 0; /* enters the collectives with nothing */
     t->input += lap(&mark);
 
     int64_t images = batch_images(run->train->n, job->batch_size, step);
     thaw_draws draws = {job->seed, (uint32_t)run->at.total_epochs, batch.samples};
-    thaw_engine_prefix(run->engine, batch.n, batch.x);
+    if (!thaw_cache_on(run->cache))
+        thaw_engine_prefix(run->engine, batch.n, batch.x);
     t->prefix += lap(&mark);
     const float *z = thaw_engine_forward(run->engine, batch.n, &draws);
     float *dz = thaw_engine_output_gradient(run->engine);
@@ -135,8 +139,11 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
 thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
     const thaw_job *job = run->job;
     int64_t n = run->train->n, steps = thaw_batches(n, job->batch_size);
-    double started = thaw_clock(), before = run->sums.images;
     *stopped = false;
+    THAW_TRY(thaw_cache_fill(run, stopped));
+    if (*stopped)
+        return thaw_checkpoint_save(run);
+    double started = thaw_clock(), before = run->sums.images;
     thaw_epoch_order(run->order, n, job->seed, run->at.total_epochs, job->shuffle);
     take_share(run, run->order, n, job->batch_size, run->at.step, steps, run->mine, run->starts);
     THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->loader, run->mine, run->starts, steps - run->at.step,
@@ -176,9 +183,12 @@ thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
     for (int64_t b = 0; b < batches && status == THAW_OK; b++) { /* no collective inside: a failure is agreed behind */
         thaw_batch batch = {0};
         status = thaw_loader_next(run->validation_loader, &batch);
+        if (status == THAW_OK && thaw_cache_on(run->validation_cache))
+            status = thaw_cache_load(run->validation_cache, batch.n, batch.samples, 0);
         if (status != THAW_OK)
             break;
-        thaw_engine_prefix(run->engine, batch.n, batch.x);
+        if (!thaw_cache_on(run->validation_cache))
+            thaw_engine_prefix(run->engine, batch.n, batch.x);
         const float *z = thaw_engine_infer(run->engine, batch.n);
         status = thaw_objective_batch(&objective, batch.n, z, batch.y, 0.0, NULL, sums);
     }

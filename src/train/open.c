@@ -8,6 +8,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "graph/mark.h"
+#include "train/cache.h"
 #include "train/guards.h"
 #include "train/run.h"
 #include "train/samples.h"
@@ -290,6 +291,8 @@ thaw_status thaw_run_open(thaw_run *run) {
 
 void thaw_run_close(thaw_run *run) {
     thaw_stage_release(run);
+    thaw_cache_free(run->cache);
+    thaw_cache_free(run->validation_cache);
     thaw_buffer_free(&run->carried);
     thaw_history_free(run->history);
     thaw_events_free(run->events);

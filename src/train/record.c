@@ -8,6 +8,7 @@
 #include "base/threads.h"
 #include "graph/freeze.h"
 #include "kernels/kernels.h"
+#include "train/cache.h"
 
 /* The processor's name as Linux gives it; thaw_free. NULL if it does not say. */
 static char *cpu_name(void) {
@@ -51,6 +52,31 @@ thaw_status thaw_record_start(const thaw_run *run, bool resumed) {
     return thaw_event_write(run->events, event);
 }
 
+static const char *cache_mode(const thaw_cache *c) { return !thaw_cache_on(c) ? "off" : c->file ? "file" : "memory"; }
+
+static void put_cache(thaw_event *event, const char *name, const thaw_cache *c) {
+    thaw_event *cache = thaw_event_object(event, name);
+    thaw_event_text(cache, "mode", cache_mode(c));
+    thaw_event_text(cache, "note", c ? c->note : NULL);
+    if (!thaw_cache_on(c))
+        return;
+    thaw_event_integer(cache, "images", c->dataset->n);
+    thaw_event_integer(cache, "variants", c->variants);
+    thaw_event_integer(cache, "bytes_per_image", (int64_t)c->row_bytes);
+    thaw_event_integer(cache, "bytes", (int64_t)c->bytes); /* on each host */
+    thaw_event_integer(cache, "missing", thaw_store_n_missing(c->store));
+    thaw_event_text(cache, "file", thaw_store_name(c->store));
+    thaw_event_hash(cache, "key", c->key);
+}
+
+/* Images that the epoch took from the cache, and those that it computed for it, over all ranks. */
+static void put_cache_use(thaw_event *event, const char *name, const thaw_cache *c, int64_t images) {
+    thaw_event *cache = thaw_event_object(event, name);
+    thaw_event_text(cache, "mode", cache_mode(c));
+    thaw_event_integer(cache, "loaded", thaw_cache_on(c) ? images : 0);
+    thaw_event_integer(cache, "computed", c ? c->computed : 0);
+}
+
 thaw_status thaw_record_stage(const thaw_run *run) {
     if (!run->events)
         return THAW_OK;
@@ -77,6 +103,8 @@ thaw_status thaw_record_stage(const thaw_run *run) {
     thaw_event *boundary = thaw_event_list(event, "boundary");
     for (int i = 0; i < plan->n_boundary; i++)
         thaw_event_text(boundary, NULL, model->layers[model->nodes[plan->boundary[i]].layer].name);
+    put_cache(event, "cache", run->cache);
+    put_cache(event, "validation_cache", run->validation_cache);
     thaw_event *layers = thaw_event_object(event, "layers");
     for (int i = 0; i < model->n_layers; i++)
         thaw_event_flag(layers, model->layers[i].name, run->trainable[i]);
@@ -112,6 +140,8 @@ thaw_status thaw_record_epoch(const thaw_run *run, const thaw_values *values) {
     thaw_event_number(phases, "backward", t->phases.backward);
     thaw_event_number(phases, "exchange_wait", t->phases.wait);
     thaw_event_number(phases, "update", t->phases.update);
+    put_cache_use(event, "cache", run->cache, (int64_t)run->sums.images);
+    put_cache_use(event, "validation_cache", run->validation_cache, run->validation ? run->validation->n : 0);
     thaw_event *avoided = thaw_event_object(event, "avoided"); /* against the same epoch with nothing frozen */
     thaw_event_number(avoided, "flop", (plan->full_backward_flop - plan->backward_flop) * run->sums.images);
     thaw_event_integer(avoided, "exchanged_bytes", t->steps * plan->full_gradient_bytes - t->exchanged);

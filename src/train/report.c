@@ -6,6 +6,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "graph/freeze.h"
+#include "train/cache.h"
 #include "train/run.h"
 
 void thaw_report_plan(const thaw_run *run) {
@@ -16,6 +17,10 @@ void thaw_report_plan(const thaw_run *run) {
               (long long)plan->frozen_params);
     for (int i = 0; i < plan->n_boundary && i < 4; i++)
         thaw_info("  boundary: %s", run->model->layers[run->model->nodes[plan->boundary[i]].layer].name);
+    const thaw_cache *const caches[] = {run->cache, run->validation_cache};
+    for (int i = 0; i < 2; i++)
+        if (caches[i] && caches[i]->note)
+            thaw_info("  %s", caches[i]->note);
     bool pretrained_moving = false;
     for (int i = 0; i < run->model->n_layers; i++)
         pretrained_moving = pretrained_moving || (run->model->layers[i].kind == THAW_LAYER_BATCH_NORMALIZATION &&
@@ -25,7 +30,7 @@ void thaw_report_plan(const thaw_run *run) {
                   "gamma and beta; plain Keras fit would use batch statistics (batch_norm_statistics: batch)");
 }
 
-static const char *bytes_text(double bytes, char text[32]) {
+const char *thaw_bytes_text(double bytes, char text[32]) {
     static const char *const units[] = {"B", "KB", "MB", "GB", "TB"};
     int unit = 0;
     while (bytes >= 1000.0 && unit < 4) {
@@ -51,13 +56,13 @@ void thaw_report_stage(const thaw_run *run) {
               100.0 * (1.0 - (forward + backward) / (full > 0.0 ? full : 1.0)));
     double part = 100.0 * (1.0 - (double)plan->gradient_bytes /
                                      (double)(plan->full_gradient_bytes ? plan->full_gradient_bytes : 1));
-    thaw_info("  %-34s %12s %12s %8.1f%%", "gradient bytes per step", bytes_text((double)plan->gradient_bytes, a),
-              bytes_text((double)plan->full_gradient_bytes, b), part);
-    thaw_info("  %-34s %12s %12s %8.1f%%", "optimizer memory", bytes_text((double)plan->gradient_bytes * slots, a),
-              bytes_text((double)plan->full_gradient_bytes * slots, b), slots ? part : 0.0);
+    thaw_info("  %-34s %12s %12s %8.1f%%", "gradient bytes per step", thaw_bytes_text((double)plan->gradient_bytes, a),
+              thaw_bytes_text((double)plan->full_gradient_bytes, b), part);
+    thaw_info("  %-34s %12s %12s %8.1f%%", "optimizer memory", thaw_bytes_text((double)plan->gradient_bytes * slots, a),
+              thaw_bytes_text((double)plan->full_gradient_bytes * slots, b), slots ? part : 0.0);
     const thaw_tally *tally = &run->stage_tally;
-    thaw_info("  %-34s %12s %12s %8.1f%%", "exchanged by this rank", bytes_text((double)tally->exchanged, a),
-              bytes_text((double)tally->steps * (double)plan->full_gradient_bytes, b), part);
+    thaw_info("  %-34s %12s %12s %8.1f%%", "exchanged by this rank", thaw_bytes_text((double)tally->exchanged, a),
+              thaw_bytes_text((double)tally->steps * (double)plan->full_gradient_bytes, b), part);
     const thaw_phases *t = &tally->phases;
     thaw_info("  seconds: input %.2f, prefix %.2f, suffix %.2f, backward %.2f, exchange wait %.2f, update %.2f", t->input,
               t->prefix, t->suffix, t->backward, t->wait, t->update);

@@ -4,6 +4,7 @@
  *   open.c        opens everything and checks it before anything is written
  *   stage.c       one stage: plan, engine, flat blocks, optimizer; taken down at its end
  *   epoch.c       steps of an epoch, validation
+ *   cache.c       the boundary cache (cache.h)
  *   checkpoint.c  the state as bytes, and back
  *   report.c      what was avoided by freezing; the Keras snippet */
 #ifndef THAW_TRAIN_RUN_H
@@ -41,6 +42,8 @@ typedef struct thaw_position {
     int64_t finished; /* 1: all stages are done */
 } thaw_position;
 
+typedef struct thaw_cache thaw_cache;
+
 typedef struct thaw_run {
     thaw_comm *comm;
     const thaw_job *job;
@@ -75,6 +78,7 @@ typedef struct thaw_run {
     size_t best_count;
     bool has_best;
     thaw_loader *loader, *validation_loader;
+    thaw_cache *cache, *validation_cache; /* kept from stage to stage; NULL: cache.mode off, no validation */
     int64_t *order, *mine, *starts; /* of a pass over the larger dataset: n, n, batches+1 entries */
     thaw_tally epoch_tally, stage_tally;
 
@@ -98,6 +102,10 @@ void thaw_run_close(thaw_run *run); /* also after a failure. Collective. */
 thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what);
 /* Decoding threads of a rank; `given` 0 chooses. */
 int thaw_decoding_threads(int64_t given);
+/* How samples are read for epochs of the stage, when nothing is cached. */
+thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validation);
+/* Loaders of the stage, instead of those that are there: labels alone where the cache has the rest. Collective. */
+thaw_status thaw_stage_make_loaders(thaw_run *run);
 thaw_status thaw_stage_begin(thaw_run *run); /* for run->at.stage; takes in run->carried on resume. Collective. */
 thaw_status thaw_stage_end(thaw_run *run);   /* verifies, reports, takes down. Collective. */
 void thaw_stage_release(thaw_run *run);      /* takes down without a word. Collective (frees blocks). */
@@ -130,6 +138,7 @@ void thaw_optimizer_pack(thaw_buffer *out, const thaw_run *run);
 thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool rates);
 
 /* report.c */
+const char *thaw_bytes_text(double bytes, char text[32]); /* "1.23 MB" */
 void thaw_report_stage(const thaw_run *run);
 /* Text that loads this model in Keras, with its preprocessing and class names. thaw_free. */
 char *thaw_report_snippet(const thaw_run *run);

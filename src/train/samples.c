@@ -8,6 +8,7 @@
 #include "base/memory.h"
 #include "base/text.h"
 #include "base/threads.h"
+#include "thaw/train.h"
 
 bool thaw_samples_are_arrays(const char *input) {
     const char *colon = strstr(input, ":/");
@@ -66,27 +67,82 @@ static int compare_numbers(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-/* Numbers of all unreadable images on every rank, ascending. [out] list: thaw_free. Collective. */
-static thaw_status find_bad(const thaw_dataset *dataset, thaw_comm *comm, int64_t **list, int64_t *n) {
+/* Gives every rank what each has computed: `mine` (own entries), concatenated in rank order. [out] all: thaw_free.
+ * Collective. */
+static thaw_status share_numbers(thaw_comm *comm, const void *mine, size_t bytes, void **all, size_t *size) {
+    size_t *sizes = NULL;
+    thaw_status status;
+    *all = NULL;
+    *size = 0;
+    THAW_GOTO(thaw_comm_gather_buffers(comm, mine, bytes, all, &sizes));
+    for (int r = 0; sizes && r < thaw_comm_size(comm); r++)
+        *size += sizes[r];
+    THAW_GOTO(thaw_comm_broadcast_buffer(comm, all, size, 0));
+out:
+    thaw_free(sizes);
+    return status;
+}
+
+/* Hashes of the images' bytes, of which this rank has every P-th, to dataset->content on all ranks. Collective. */
+static thaw_status share_content(thaw_dataset *dataset, thaw_comm *comm, uint64_t *content) {
+    int rank = thaw_comm_rank(comm), ranks = thaw_comm_size(comm);
+    int64_t n = 0;
+    void *all = NULL;
+    size_t size;
+    for (int64_t i = rank; i < dataset->n; i += ranks)
+        content[n++] = content[i];
+    THAW_TRY(share_numbers(comm, content, (size_t)n * sizeof *content, &all, &size));
+    const uint64_t *from = all;
+    for (int r = 0; r < ranks; r++)
+        for (int64_t i = r; i < dataset->n; i += ranks)
+            content[i] = *from++;
+    thaw_free(all);
+    return THAW_OK;
+}
+
+/* Numbers of all unreadable images on every rank, ascending; hashes of all images. [out] list: thaw_free. Collective. */
+static thaw_status find_bad(thaw_dataset *dataset, thaw_comm *comm, int64_t **list, int64_t *n) {
     int64_t *mine = NULL, n_mine = 0;
     void *all = NULL;
-    size_t *sizes = NULL, size = 0;
-    int ranks = thaw_comm_size(comm);
-    thaw_status status = thaw_dataset_verify(dataset, thaw_threads(), thaw_comm_rank(comm), ranks, &mine, &n_mine);
+    size_t size = 0;
+    uint64_t *content = thaw_calloc((size_t)dataset->n, sizeof *content);
+    thaw_status status = content ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory to check %lld images", (long long)dataset->n);
+    if (status == THAW_OK)
+        status = thaw_dataset_verify(dataset, thaw_threads(), thaw_comm_rank(comm), thaw_comm_size(comm), &mine, &n_mine,
+                                     content);
     THAW_GOTO(thaw_comm_agree(comm, status));
-    THAW_GOTO(thaw_comm_gather_buffers(comm, mine, (size_t)n_mine * sizeof *mine, &all, &sizes));
-    for (int r = 0; sizes && r < ranks; r++)
-        size += sizes[r];
-    THAW_GOTO(thaw_comm_broadcast_buffer(comm, &all, &size, 0));
+    THAW_GOTO(share_content(dataset, comm, content));
+    thaw_free(dataset->content);
+    dataset->content = content;
+    content = NULL;
+    THAW_GOTO(share_numbers(comm, mine, (size_t)n_mine * sizeof *mine, &all, &size));
     *list = all;
     *n = (int64_t)(size / sizeof **list);
     all = NULL;
     if (*n) /* ranks took every P-th sample */
         qsort(*list, (size_t)*n, sizeof **list, compare_numbers);
 out:
+    thaw_free(content);
     thaw_free(mine);
     thaw_free(all);
-    thaw_free(sizes);
+    return status;
+}
+
+thaw_status thaw_samples_content(thaw_dataset *dataset, thaw_comm *comm) {
+    if (dataset->content)
+        return THAW_OK;
+    int64_t first = thaw_share(dataset->n, thaw_comm_rank(comm), thaw_comm_size(comm));
+    int64_t end = thaw_share(dataset->n, thaw_comm_rank(comm) + 1, thaw_comm_size(comm));
+    void *all = NULL;
+    size_t size;
+    uint64_t *mine = thaw_calloc((size_t)(end - first), sizeof *mine);
+    thaw_status status = mine ? thaw_dataset_hash_rows(dataset, first, end, mine)
+                              : thaw_fail(THAW_RESOURCE, "no memory to hash %lld rows", (long long)dataset->n);
+    status = thaw_comm_agree(comm, status);
+    if (status == THAW_OK)
+        status = share_numbers(comm, mine, (size_t)(end - first) * sizeof *mine, &all, &size);
+    thaw_free(mine);
+    dataset->content = all;
     return status;
 }
 

@@ -14,6 +14,8 @@ thaw_status thaw_samples_share(thaw_dataset **dataset, thaw_comm *comm, thaw_sta
 /* Arrays must have the shape that the network takes (THAW_DATA); images are resized to it. Not collective, equal on all
  * ranks. */
 thaw_status thaw_samples_fit(const thaw_dataset *dataset, const thaw_model *model);
+/* dataset->content for arrays, whose rows are read once more; images have it from thaw_samples_check. Collective. */
+thaw_status thaw_samples_content(thaw_dataset *dataset, thaw_comm *comm);
 /* Decodes every image once, each rank its share of them. One that cannot be decoded is THAW_DATA with its name, or with
  * `skip` it is dropped from everybody's index with a warning. Arrays pass. Collective. */
 thaw_status thaw_samples_check(thaw_dataset *dataset, thaw_comm *comm, bool skip);

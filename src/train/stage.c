@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "base/threads.h"
+#include "train/cache.h"
 #include "train/run.h"
 
 static void hook_poll(void *payload) {
@@ -64,28 +65,36 @@ static thaw_status make_segments(thaw_run *run) {
     return THAW_OK;
 }
 
-static thaw_status make_loaders(thaw_run *run) {
+thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validation) {
     const thaw_job *job = run->job;
     const thaw_shape *in = &run->model->nodes[run->model->input].shape;
     int ranks = thaw_comm_size(run->comm);
-    int64_t validation_batch = job->validation_batch_size ? job->validation_batch_size : job->batch_size;
-    thaw_loader_options options = {
+    int64_t batch = validation && job->validation_batch_size ? job->validation_batch_size : job->batch_size;
+    return (thaw_loader_options){
         .shape = {in->dim[0], in->rank > 1 ? in->dim[1] : 0, in->rank > 2 ? in->dim[2] : 0},
         .preprocess = run->preprocess,
-        .augment = job->horizontal_flip,
-        .horizontal_flip = job->horizontal_flip,
+        .augment = job->horizontal_flip && !validation,
+        .horizontal_flip = job->horizontal_flip && !validation,
         .seed = job->seed,
         .threads = thaw_decoding_threads(job->threads),
         .depth = job->prefetch > 0 ? (int)job->prefetch : 2,
-        .max_batch = (job->batch_size + ranks - 1) / ranks,
+        .max_batch = (batch + ranks - 1) / ranks,
     };
-    THAW_TRY(thaw_loader_create(&run->loader, run->train, &options));
-    if (run->validation) {
-        options.augment = options.horizontal_flip = false;
-        options.max_batch = (validation_batch + ranks - 1) / ranks;
-        THAW_TRY(thaw_loader_create(&run->validation_loader, run->validation, &options));
-    }
-    return THAW_OK;
+}
+
+static thaw_status make_loader(thaw_loader **loader, const thaw_run *run, bool validation, const thaw_cache *cache) {
+    thaw_loader_options options = thaw_stage_loader_options(run, validation);
+    options.labels_only = thaw_cache_on(cache);
+    thaw_loader_free(*loader);
+    *loader = NULL;
+    return thaw_loader_create(loader, validation ? run->validation : run->train, &options);
+}
+
+thaw_status thaw_stage_make_loaders(thaw_run *run) {
+    thaw_status status = make_loader(&run->loader, run, false, run->cache);
+    if (status == THAW_OK && run->validation)
+        status = make_loader(&run->validation_loader, run, true, run->validation_cache);
+    return thaw_comm_agree(run->comm, status);
 }
 
 /* Order and shares of a pass, for the larger dataset: an epoch allocates nothing. */
@@ -111,8 +120,7 @@ static thaw_status set_up(thaw_run *run) {
                              thaw_comm_size(run->comm)));
     THAW_TRY(make_segments(run));
     THAW_TRY(make_order(run));
-    THAW_TRY(thaw_optimizer_create(&run->optimizer, &stage->optimizer, run->plan->count));
-    return make_loaders(run);
+    return thaw_optimizer_create(&run->optimizer, &stage->optimizer, run->plan->count);
 }
 
 bool thaw_all_finite(const float *values, size_t count) {
@@ -196,6 +204,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     if (status == THAW_OK && stage->early_stopping.on && stage->early_stopping.restore_best_weights)
         status = make_best(run);
     THAW_TRY(thaw_comm_agree(run->comm, status));
+    THAW_TRY(thaw_cache_begin(run));
+    THAW_TRY(thaw_stage_make_loaders(run));
     THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets));
     if (fresh) {
         thaw_decisions_stage(&run->decisions);

@@ -113,9 +113,22 @@ static void test_open(void **state) {
     thaw_dataset_drop(d, (int64_t[]){0}, 1);
     assert_int_equal(d->rows[0], 1);
     int64_t *bad, n_bad;
-    succeed(thaw_dataset_verify(d, 2, 0, 1, &bad, &n_bad));
+    succeed(thaw_dataset_verify(d, 2, 0, 1, &bad, &n_bad, NULL));
     assert_int_equal(n_bad, 0);
     thaw_free(bad);
+    /* Hashes of rows: those of the split are among those of the whole, whatever is read at once. */
+    uint64_t whole[12], part[3];
+    thaw_dataset *all;
+    succeed(thaw_dataset_unpack(&all, bytes, size));
+    succeed(thaw_dataset_hash_rows(all, 0, 12, whole));
+    succeed(thaw_dataset_hash_rows(all, 7, 10, part));
+    assert_memory_equal(part, whole + 7, sizeof part);
+    succeed(thaw_dataset_hash_rows(validation, 0, 3, part));
+    for (int i = 0; i < 3; i++)
+        assert_true(part[i] == whole[validation->rows[i]]);
+    all->rows[2] = 12;
+    expect(thaw_dataset_hash_rows(all, 0, 12, whole), THAW_DATA, "row 12 is asked for");
+    thaw_dataset_free(all);
     thaw_free(bytes);
     thaw_dataset_free(validation);
     thaw_dataset_free(copy);

@@ -1,6 +1,7 @@
 /* The index: order of folders, class names, inputs of predict, bytes, hash, split, order of epochs, verification. */
 #include "data_case.h"
 
+#include "base/hash.h"
 #include "base/log.h"
 
 static char logged[8192];
@@ -338,20 +339,47 @@ static void test_verify(void **state) {
     for (int threads = 1; threads < 40; threads += 3) {
         int64_t *bad, n_bad;
         logged[0] = '\0';
-        succeed(thaw_dataset_verify(d, threads, 0, 1, &bad, &n_bad));
+        succeed(thaw_dataset_verify(d, threads, 0, 1, &bad, &n_bad, NULL));
         assert_int_equal(n_bad, 3);
         assert_memory_equal(bad, ((int64_t[]){3, 12, 19}), 24);
         const char *a = strstr(logged, "03.png"), *b = strstr(logged, "12.png"), *c = strstr(logged, "19.png");
         assert_true(a && b && c && a < b && b < c);
         thaw_free(bad);
-        succeed(thaw_dataset_verify(d, threads, 1, 2, &bad, &n_bad)); /* a share: 1, 3, 5, ... */
+        succeed(thaw_dataset_verify(d, threads, 1, 2, &bad, &n_bad, NULL)); /* a share: 1, 3, 5, ... */
         assert_int_equal(n_bad, 2);
         assert_memory_equal(bad, ((int64_t[]){3, 19}), 16);
         thaw_free(bad);
-        succeed(thaw_dataset_verify(d, threads, 20, 21, &bad, &n_bad)); /* a rank without images */
+        succeed(thaw_dataset_verify(d, threads, 20, 21, &bad, &n_bad, NULL)); /* a rank without images */
         assert_int_equal(n_bad, 0);
         thaw_free(bad);
     }
+    /* Hashes of contents: of the share alone, of damaged files too, and they stay with their samples. */
+    uint64_t content[20] = {0}, *kept;
+    int64_t *bad, n_bad;
+    succeed(thaw_dataset_verify(d, 3, 1, 2, &bad, &n_bad, content));
+    thaw_free(bad);
+    void *bytes;
+    size_t size;
+    succeed(thaw_io_read(&bytes, &size, in_folder("check/a/05.png"), 0));
+    assert_true(content[5] == thaw_hash(bytes, size, 0));
+    thaw_free(bytes);
+    for (int i = 0; i < 20; i++)
+        assert_int_equal(content[i] != 0, i % 2 == 1);
+    assert_true(content[3] != content[5]);
+    succeed(thaw_dataset_verify(d, 3, 0, 2, &bad, &n_bad, content));
+    thaw_free(bad);
+    d->content = kept = thaw_calloc(20, sizeof *kept);
+    memcpy(kept, content, sizeof content);
+    thaw_dataset_drop(d, (int64_t[]){3, 12, 19}, 3);
+    assert_true(kept[2] == content[2] && kept[3] == content[4] && kept[16] == content[18]);
+    thaw_dataset *held;
+    succeed(thaw_dataset_split(d, 0.4, 1, &held));
+    for (int part = 0; part < 2; part++) {
+        const thaw_dataset *of = part ? held : d;
+        for (int64_t i = 0; i < of->n; i++) /* "a/07.png" */
+            assert_true(of->content[i] == content[atoi(of->paths[i] + 2)]);
+    }
+    thaw_dataset_free(held);
     thaw_log_set(NULL, NULL);
     thaw_dataset_free(d);
 }

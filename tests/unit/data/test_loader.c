@@ -34,7 +34,7 @@ static void by_hand(float *x, const thaw_loader_options *o, int64_t sample, int6
     thaw_pixels pixels = {0};
     thaw_tap taps[H + W];
     char *path = thaw_path_join(images->root, images->paths[sample]);
-    succeed(thaw_pixels_load(&pixels, path));
+    succeed(thaw_pixels_load(&pixels, path, NULL));
     thaw_resize(x, H, W, &pixels, taps);
     const thaw_draw draw = thaw_philox(o->seed, THAW_DRAW_AUGMENT, (uint32_t)epoch, (uint64_t)sample, 0);
     *flipped = o->augment && thaw_uniform(draw.word[0]) < 0.5f;
@@ -379,8 +379,79 @@ static void test_signals_and_memory(void **state) {
     thaw_dataset_free(d);
 }
 
+/* Every sample in one variant; together they are what draws give. */
+static void test_variants(void **state) {
+    (void)state;
+    thaw_loader_options drawn = plain;
+    drawn.augment = drawn.horizontal_flip = true;
+    thaw_loader_options fixed = drawn;
+    fixed.by_variant = true;
+    assert_int_equal(thaw_augment_variants(&plain, false), 1);
+    assert_int_equal(thaw_augment_variants(&drawn, false), 2);
+    assert_int_equal(thaw_augment_variants(&drawn, true), 1); /* features have no left and right */
+    thaw_loader *loaders[3];
+    succeed(thaw_loader_create(&loaders[0], images, &fixed));
+    succeed(thaw_loader_create(&loaders[1], images, &fixed));
+    succeed(thaw_loader_create(&loaders[2], images, &drawn));
+    int64_t order[IMAGES], each[IMAGES + 1], seen[2] = {0, 0}, differ = 0;
+    thaw_epoch_order(order, IMAGES, 1, 0, false);
+    for (int i = 0; i <= IMAGES; i++)
+        each[i] = i;
+    for (int i = 0; i < 3; i++)
+        succeed(thaw_loader_begin(loaders[i], order, each, IMAGES, i < 2 ? i : 7));
+    for (int i = 0; i < IMAGES; i++) {
+        thaw_batch batches[3];
+        for (int k = 0; k < 3; k++)
+            succeed(thaw_loader_next(loaders[k], &batches[k]));
+        int variant = thaw_augment_variant(&drawn, false, i, 7);
+        seen[variant]++;
+        assert_memory_equal(batches[2].x, batches[variant].x, ROW * sizeof(float));
+        differ += memcmp(batches[0].x, batches[1].x, ROW * sizeof(float)) != 0;
+    }
+    assert_true(seen[0] > 3 && seen[1] > 3 && differ > 3);
+    for (int i = 0; i < 3; i++)
+        thaw_loader_free(loaders[i]);
+}
+
+/* Labels without images: of files that are gone, and without memory for pixels. */
+static void test_labels_only(void **state) {
+    (void)state;
+    put_png("brief/a/1.png", 1, H, W);
+    put_png("brief/b/2.png", 2, H, W);
+    thaw_dataset *d;
+    thaw_loader *loader;
+    thaw_batch batch;
+    succeed(thaw_dataset_scan_folders(&d, in_folder("brief"), NULL, 0));
+    succeed(thaw_io_remove(in_folder("brief/a/1.png")));
+    thaw_loader_options o = plain;
+    o.labels_only = true;
+    o.threads = 3;
+    o.max_batch = 1 << 20;
+    const size_t live = thaw_memory_live();
+    succeed(thaw_loader_create(&loader, d, &o));
+    assert_true(thaw_memory_live() - live < (size_t)o.max_batch * 3 * sizeof(float) + 4096);
+    succeed(thaw_loader_begin(loader, (int64_t[]){1, 0, 1}, (int64_t[]){0, 2, 3}, 2, 0));
+    succeed(thaw_loader_next(loader, &batch));
+    assert_null(batch.x);
+    assert_int_equal(batch.n, 2);
+    assert_true(batch.y[0] == 1.0f && batch.y[1] == 0.0f && batch.samples[0] == 1);
+    succeed(thaw_loader_next(loader, &batch));
+    assert_true(batch.n == 1 && batch.y[0] == 1.0f);
+    thaw_loader_free(loader);
+    o.labels_only = false;
+    o.by_variant = true; /* an image that is not the one that was hashed */
+    o.max_batch = 1;
+    d->content = thaw_calloc(2, sizeof *d->content);
+    succeed(thaw_loader_create(&loader, d, &o));
+    succeed(thaw_loader_begin(loader, (int64_t[]){1}, (int64_t[]){0, 1}, 1, 0));
+    expect(thaw_loader_next(loader, &batch), THAW_DATA, "b/2.png changed since this run began");
+    thaw_loader_free(loader);
+    thaw_dataset_free(d);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_variants),      cmocka_unit_test(test_labels_only),
         cmocka_unit_test(test_contents),      cmocka_unit_test(test_aborted_passes),
         cmocka_unit_test(test_begin_waits),   cmocka_unit_test(test_no_images),
         cmocka_unit_test(test_errors),        cmocka_unit_test(test_refused),

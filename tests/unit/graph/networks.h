@@ -448,13 +448,13 @@ static void set_objective(setup *s, thaw_loss loss, bool one_hot, const float *c
                                                                       : (double)(k == (2 * i + 1) % units));
 }
 
-static setup *set_up_network(const network *net, const thaw_hooks *hooks) {
+__attribute__((unused)) static setup *set_up_network(const network *net, const thaw_hooks *hooks) {
     setup *s = set_up(make_model(net->build), net->frozen, net->batch_statistics, hooks);
     set_objective(s, net->loss, net->one_hot, NULL);
     return s;
 }
 
-static void tear_down(setup *s) {
+__attribute__((unused)) static void tear_down(setup *s) {
     thaw_engine_free(s->engine);
     thaw_plan_free(s->plan);
     thaw_model_free(s->model);

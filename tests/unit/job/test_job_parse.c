@@ -113,6 +113,9 @@ static void test_defaults(void **state) {
     assert_true(job->checkpoint_minutes == 10);
     assert_int_equal(job->checkpoint_keep, 2);
     assert_null(job->output_folder);
+    assert_string_equal(job->cache_mode, "auto");
+    assert_int_equal(job->cache_memory, 0);
+    assert_null(job->cache_folder);
     const thaw_job_stage *stage = &job->stages[1];
     assert_string_equal(job->stages[0].name, "stage1");
     assert_string_equal(stage->name, "stage2");
@@ -423,10 +426,51 @@ static void test_out_of_memory(void **state) {
     assert_int_equal(thaw_memory_live(), live);
 }
 
+/* cache: a word is short for its mode; sizes with and without units. */
+static void test_cache(void **state) {
+    (void)state;
+    static const struct {
+        const char *set;
+        const char *mode;
+        int64_t memory;
+    } cases[] = {{"cache=off", "off", 0},
+                 {"cache=file", "file", 0},
+                 {"cache=\"memory\"", "memory", 0},
+                 {"cache={mode: off}", "off", 0},
+                 {"cache={memory: 4GB}", "auto", 4000000000},
+                 {"cache={mode: memory, memory: 2.5 GiB}", "memory", 2684354560},
+                 {"cache.memory=123456", "auto", 123456},
+                 {"cache.memory=10k", "auto", 10000},
+                 {"cache.memory=1MiB", "auto", 1048576},
+                 {"cache.memory=7B", "auto", 7}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        thaw_job *job = parse_set(cases[i].set);
+        assert_string_equal(job->cache_mode, cases[i].mode);
+        assert_int_equal(job->cache_memory, cases[i].memory);
+        thaw_job_free(job);
+    }
+    const char *both[] = {"cache=file", "cache.dir=rows"};
+    thaw_job *job = parse(MINIMAL, both, 2);
+    assert_string_equal(job->cache_mode, "file");
+    assert_string_equal(job->cache_folder, "/jobs/rows");
+    thaw_job_free(job);
+    refuse_set("cache=on", "cache.mode is 'on'|one of auto, off, memory, file");
+    refuse_set("cache=disk", "cache.mode is 'disk'|one of auto, off, memory, file");
+    refuse_set("cache=[a]", "cache.mode");
+    refuse_set("cache={size: 4}", "unknown key 'size' in cache|mode, memory, dir");
+    for (size_t i = 0; i < 9; i++) {
+        static const char *const wrong[] = {"4XB", "GB", "0", "-1", "1e30GB", "4GBB", "", "100TTB", "{a: b}"};
+        char set[64];
+        snprintf(set, sizeof set, "cache.memory=%s", wrong[i]);
+        if (*wrong[i])
+            refuse_set(set, "cache.memory");
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_design_example),
-        cmocka_unit_test(test_defaults),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_cache),
         cmocka_unit_test(test_optimizer_defaults),
         cmocka_unit_test(test_callbacks),
         cmocka_unit_test(test_keras_names),

@@ -45,6 +45,7 @@ static const char *const FULL =
     "    reduce_lr_on_plateau: {factor: 0.3333333333333333, min_lr: 1e-9, cooldown: 2}\n"
     "  - {name: second stage, freeze: none, early_stopping: none, optimizer: {name: sgd, keep_state: true}}\n"
     "checkpoint: {every_epochs: 0, every_minutes: 2.5, keep: 5}\n"
+    "cache: {mode: off, memory: 1.5 GiB, dir: rows}\n"
     "output: out\n";
 
 static void expect_round_trip(const char *text, const char *const *set, int n_set) {
@@ -109,7 +110,10 @@ static void test_hash(void **state) {
                                           "checkpoint.every_minutes=0",
                                           "checkpoint.keep=3",
                                           "data.threads=1",
-                                          "data.prefetch=2"};
+                                          "data.prefetch=2",
+                                          "cache=memory",
+                                          "cache.memory=3",
+                                          "cache.dir=/elsewhere"};
     static const char *const seen[] = {"model.base=b.h5",
                                        "model.pooling=avg",
                                        "model.head.1.Dense.units=5",

@@ -293,19 +293,49 @@ static void test_stages_are_epochs(void **state) {
         thaw_free(models[i]);
 }
 
-/* Steps ask for no memory: ten times as many steps, as many requests. */
+/* Steps ask for no memory: ten times as many steps, as many requests; with images and with the cache. */
 static void test_steps_allocate_nothing(void **state) {
     (void)state;
-    int64_t requests[2];
-    for (int i = 0; i < 2; i++) {
-        const char *set[] = {i ? "training.batch_size=2" : "training.batch_size=20", "training.validation_batch_size=13"};
-        char folder[128];
-        snprintf(folder, sizeof folder, "%s/%d", first, i);
-        uint64_t before = thaw_memory_requests();
-        assert_ok(train_case("regression", folder, "auto", set, 2));
-        requests[i] = (int64_t)(thaw_memory_requests() - before);
+    for (int cached = 0; cached < 2; cached++) {
+        int64_t requests[2];
+        for (int i = 0; i < 2; i++) {
+            const char *set[] = {i ? "training.batch_size=2" : "training.batch_size=20", "training.validation_batch_size=13",
+                                 cached ? "cache=memory" : "cache=off"};
+            char folder[128];
+            snprintf(folder, sizeof folder, "%s/%d-%d", first, cached, i);
+            uint64_t before = thaw_memory_requests();
+            assert_ok(train_case("regression", folder, "auto", set, 3));
+            requests[i] = (int64_t)(thaw_memory_requests() - before);
+        }
+        assert_int_equal(requests[0], requests[1]);
     }
-    assert_int_equal(requests[0], requests[1]);
+}
+
+/* The same bits with and without the cache, in memory and in a file, computed and found; stopped while it is filled. */
+static void test_cache(void **state) {
+    (void)state;
+    static const char *const cases[] = {"vgg_adaptive", "nested_functional", "branching_moving", "regression"};
+    char file[96];
+    snprintf(file, sizeof file, "cache={mode: file, dir: %s/rows}", first);
+    const char *const modes[] = {"cache=memory", "cache=auto", file, file};
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        const char *off = "cache=off";
+        assert_ok(train_case(cases[c], first, "never", &off, 1));
+        for (size_t m = 0; m < sizeof modes / sizeof *modes; m++) {
+            assert_ok(train_case(cases[c], second, "never", &modes[m], 1));
+            assert_same_run();
+            char *log = file_text(second, "log.jsonl");
+            assert_true(m == 1 || count(log, m < 2 ? "\"mode\":\"memory\"" : "\"mode\":\"file\"") > 2);
+            if (m != 1 && m != 3)
+                assert_true(count(log, "\"computed\":0") < count(log, "\"computed\":"));
+            if (m == 3)
+                assert_int_equal(count(log, "\"computed\":0"), count(log, "\"computed\":"));
+            thaw_free(log);
+        }
+        print_message("  %s\n", cases[c]);
+        remove_folder(first);
+        assert_int_equal(mkdir(first, 0777), 0);
+    }
 }
 
 /* With a learning rate of 0: class weights reach the training loss alone, a penalty reaches both losses equally. */
@@ -397,7 +427,7 @@ static void test_refused(void **state) {
     }
 }
 
-static const char *const brief[] = {"stages.0.epochs=1", "stages.1.epochs=1", "training.batch_size=20",
+static const char *const brief[] = {"cache=memory", "stages.0.epochs=1", "stages.1.epochs=1", "training.batch_size=20",
                                     "stages.1.early_stopping={monitor: loss, patience: 3, restore_best_weights: true}"};
 enum { N_BRIEF = sizeof brief / sizeof *brief };
 
@@ -406,8 +436,8 @@ static void test_failing_files(void **state) {
     (void)state;
     assert_ok(train_case("regression", first, "auto", brief, N_BRIEF));
     size_t live = thaw_memory_live();
-    int failures = 0;
-    for (int n = 1; n < 2000; n++) {
+    int failures = 0, harmless = 0; /* in a row: the cache goes without what it cannot have */
+    for (int n = 1; n < 2000 && harmless < 80; n += n < 60 ? 1 : 3) {
         thaw_job *job = job_of("regression", second, brief, N_BRIEF);
         thaw_io_fail_after(n, n % 2 ? ENOSPC : EIO);
         thaw_status status = train(job, "auto");
@@ -417,6 +447,7 @@ static void test_failing_files(void **state) {
             fail_msg("operation %d: %zd bytes leak (status %d: %s)", n, (ssize_t)(thaw_memory_live() - live), status,
                      thaw_message());
         assert_no_litter(second);
+        harmless = status == THAW_OK ? harmless + 1 : 0;
         if (status != THAW_OK) {
             failures++;
             if (status != THAW_IO && status != THAW_NO_INPUT && status != THAW_CANT_CREATE && status != THAW_DATA)
@@ -428,11 +459,9 @@ static void test_failing_files(void **state) {
             fail_msg("after operation %d: status %d: %s", n, again, thaw_message());
         assert_same_run();
         remove_folder(second);
-        if (status == THAW_OK && n > failures + 50)
-            break; /* beyond the last operation (a few may fail without harm before) */
     }
     print_message("  %d operations failed\n", failures);
-    assert_true(failures > 50);
+    assert_true(failures > 30);
     assert_int_equal(mkdir(second, 0777), 0);
 }
 
@@ -477,7 +506,8 @@ int main(void) {
 #define RUN(test) cmocka_unit_test_setup_teardown(test, make_folders, remove_folders)
     const struct CMUnitTest tests[] = {RUN(test_keras),    RUN(test_stop_and_resume), RUN(test_damaged_checkpoint),
                                        RUN(test_finished), RUN(test_diverged),        RUN(test_refused),
-                                       RUN(test_stages_are_epochs), RUN(test_steps_allocate_nothing), RUN(test_loss_of_an_epoch),
+                                       RUN(test_stages_are_epochs), RUN(test_steps_allocate_nothing), RUN(test_cache),
+                                       RUN(test_loss_of_an_epoch),
                                        RUN(test_failing_files), RUN(test_failing_memory)};
     int failed = cmocka_run_group_tests(tests, NULL, NULL);
     thaw_comm_finalize(comm);

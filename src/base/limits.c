@@ -1,0 +1,120 @@
+#include "base/limits.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/io.h"
+#include "base/memory.h"
+
+enum { SMALL_FILE = 1 << 20 };
+
+/* Text of a small file below `root`; NULL if it cannot be read. thaw_free. */
+static char *text_of(const char *root, const char *folder, const char *name) {
+    void *bytes = NULL;
+    size_t size;
+    char *path = thaw_format("%s%s/%s", root, folder, name);
+    if (path && thaw_io_exists(path) && thaw_io_read(&bytes, &size, path, SMALL_FILE) != THAW_OK)
+        bytes = NULL;
+    thaw_free(path);
+    return bytes;
+}
+
+/* The number behind a word that begins a line; 0 if there is none. */
+static uint64_t number_after(const char *text, const char *word) {
+    const size_t length = strlen(word);
+    for (const char *line = text; line; line = strchr(line, '\n')) {
+        line += *line == '\n';
+        if (strncmp(line, word, length) == 0)
+            return strtoull(line + length, NULL, 10);
+    }
+    return 0;
+}
+
+static void take_least(thaw_memory_left *left, uint64_t bytes, const char *what) {
+    if (!left->what || bytes < left->bytes)
+        *left = (thaw_memory_left){bytes, what};
+}
+
+/* One control group: its limit less its use, where pages of files count as free. */
+static void see_group(thaw_memory_left *left, const char *root, const char *folder, bool second) {
+    char *limit = text_of(root, folder, second ? "memory.max" : "memory.limit_in_bytes");
+    char *used = text_of(root, folder, second ? "memory.current" : "memory.usage_in_bytes");
+    char *parts = text_of(root, folder, "memory.stat");
+    if (limit && used && *limit >= '0' && *limit <= '9') { /* "max": none */
+        uint64_t most = strtoull(limit, NULL, 10), now = strtoull(used, NULL, 10), files = 0;
+        if (parts)
+            files = number_after(parts, second ? "active_file " : "total_active_file ") +
+                    number_after(parts, second ? "inactive_file " : "total_inactive_file ");
+        now = now > files ? now - files : 0;
+        take_least(left, most > now ? most - now : 0, "memory limit of the control group");
+    }
+    thaw_free(limit);
+    thaw_free(used);
+    thaw_free(parts);
+}
+
+/* The group of a line of /proc/self/cgroup and all above it. In a container the path may be one of outside: then its
+ * folders are missing, and the topmost one is ours. */
+static void see_groups(thaw_memory_left *left, const char *root, const char *base, char *path, bool second) {
+    for (;;) {
+        char *folder = thaw_format("%s%s", base, strcmp(path, "/") == 0 ? "" : path);
+        if (folder)
+            see_group(left, root, folder, second);
+        thaw_free(folder);
+        char *slash = strrchr(path, '/');
+        if (!slash || (slash == path && path[1] == '\0'))
+            return;
+        slash[slash == path] = '\0'; /* "/a" becomes "/" */
+    }
+}
+
+static void see_cgroups(thaw_memory_left *left, const char *root) {
+    char *text = text_of(root, "/proc/self", "cgroup");
+    for (char *line = text; line && *line;) { /* "0::/user.slice", "5:memory:/slurm/job" */
+        char *end = line + strcspn(line, "\n"), *next = *end ? end + 1 : end;
+        *end = '\0';
+        char *first = strchr(line, ':'), *second = first ? strchr(first + 1, ':') : NULL;
+        if (second && second[1] == '/') {
+            *second = '\0';
+            if (first[1] == '\0')
+                see_groups(left, root, "/sys/fs/cgroup", second + 1, true);
+            else if (strstr(first + 1, "memory"))
+                see_groups(left, root, "/sys/fs/cgroup/memory", second + 1, false);
+        }
+        line = next;
+    }
+    thaw_free(text);
+}
+
+/* Megabytes in a variable of SLURM; 0 if it has none (0 there means the whole node). */
+static uint64_t megabytes(const char *name) {
+    const char *text = getenv(name);
+    return text ? strtoull(text, NULL, 10) << 20 : 0;
+}
+
+static void see_slurm(thaw_memory_left *left, const char *root, int ranks) {
+    const char *cores = getenv("SLURM_CPUS_ON_NODE");
+    uint64_t given = megabytes("SLURM_MEM_PER_NODE");
+    if (!given && cores)
+        given = megabytes("SLURM_MEM_PER_CPU") * strtoull(cores, NULL, 10);
+    if (!given)
+        return;
+    char *status = text_of(root, "/proc/self", "status");
+    uint64_t used = (status ? number_after(status, "VmRSS:") << 10 : 0) * (uint64_t)ranks;
+    thaw_free(status);
+    take_least(left, given > used ? given - used : 0, "memory given by SLURM");
+}
+
+thaw_memory_left thaw_memory_left_of(const char *root, int ranks) {
+    thaw_memory_left left = {0};
+    char *machine = text_of(root, "/proc", "meminfo");
+    uint64_t available = machine ? number_after(machine, "MemAvailable:") << 10 : 0;
+    thaw_free(machine);
+    if (available)
+        take_least(&left, available, "memory of the host");
+    see_cgroups(&left, root);
+    see_slurm(&left, root, ranks);
+    if (!left.what)
+        left.what = "memory of the host";
+    return left;
+}

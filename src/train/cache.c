@@ -1,0 +1,257 @@
+#include "train/cache.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "base/clock.h"
+#include "base/log.h"
+#include "base/memory.h"
+
+#define PROGRESS_SECONDS 5.0
+
+/* What ranks tell each other at each batch: sums. */
+enum { FILL_FAILED, FILL_BROKEN, FILL_DIFFERS, FILL_STOP, FILL_WORDS };
+
+/* Filling one cache. */
+typedef struct fill {
+    thaw_run *run;
+    thaw_cache *cache;
+    thaw_loader *loader;
+    int64_t *rows;              /* all that are missing, ascending; equal on all ranks */
+    int64_t n_rows;
+    int64_t *samples, *starts;  /* this rank's pass */
+    char **block;               /* one image, for comparison */
+    bool compare;               /* rows are there and are compared instead of kept */
+    bool stopped, broken, differs; /* equal on all ranks */
+    thaw_status trouble;        /* of the store, on this rank */
+    double started, input, prefix;
+    int64_t done;               /* rows of this fill, on all ranks */
+} fill;
+
+thaw_status thaw_cache_load(const thaw_cache *c, int64_t n, const int64_t *samples, int64_t epoch) {
+    int bad = 0;
+#pragma omp parallel for schedule(static) reduction(| : bad)
+    for (int64_t i = 0; i < n; i++) {
+        int64_t variant = thaw_augment_variant(&c->options, c->flat, samples[i], epoch);
+        bad |= thaw_store_get(c->store, variant * c->dataset->n + samples[i], c->slots, i) != THAW_OK;
+    }
+    for (int64_t i = 0; bad && i < n; i++) /* once more in this thread, which then has the message */
+        THAW_TRY(thaw_store_get(c->store, (int64_t)thaw_augment_variant(&c->options, c->flat, samples[i], epoch) * c->dataset->n +
+                                              samples[i], c->slots, i));
+    return THAW_OK;
+}
+
+/* Rows of a batch that the engine holds in its slots, into the store. */
+static thaw_status keep_batch(const fill *f, int64_t n, int64_t base, const int64_t *samples) {
+    int bad = 0;
+#pragma omp parallel for schedule(static) reduction(| : bad)
+    for (int64_t i = 0; i < n; i++)
+        bad |= thaw_store_put(f->cache->store, base + samples[i], (const char *const *)f->cache->slots, i) != THAW_OK;
+    for (int64_t i = 0; bad && i < n; i++)
+        THAW_TRY(thaw_store_put(f->cache->store, base + samples[i], (const char *const *)f->cache->slots, i));
+    return THAW_OK;
+}
+
+/* Are the rows of the store those that the engine holds? */
+static bool same_batch(const fill *f, int64_t n, int64_t base, const int64_t *samples) {
+    for (int64_t i = 0; i < n; i++) {
+        if (thaw_store_get(f->cache->store, base + samples[i], f->block, 0) != THAW_OK)
+            return false;
+        for (int k = 0; k < f->cache->n_parts; k++) {
+            size_t bytes = f->cache->part_bytes[k];
+            if (memcmp(f->block[k], f->cache->slots[k] + (size_t)i * bytes, bytes) != 0)
+                return false;
+        }
+    }
+    return true;
+}
+
+static void show_progress(fill *f) {
+    double now = thaw_clock(), seconds = now - f->started;
+    if (now - f->run->last_progress < PROGRESS_SECONDS)
+        return;
+    f->run->last_progress = now;
+    double rate = (double)f->done / (seconds + 1e-9), left = fmin((double)(f->n_rows - f->done) / (rate + 1e-9), 359999.0);
+    thaw_info("cache: %lld of %lld images computed, %.1f img/s, %d:%02d left", (long long)f->done, (long long)f->n_rows, rate,
+              (int)left / 60, (int)left % 60);
+}
+
+/* One batch of this rank (or none) and a word with the others. Collective. */
+static thaw_status fill_batch(fill *f, bool mine, int64_t base, int64_t done) {
+    thaw_run *run = f->run;
+    thaw_batch batch = {0};
+    thaw_status status = THAW_OK;
+    bool differs = false;
+    double mark = thaw_clock();
+    if (mine)
+        status = thaw_loader_next(f->loader, &batch);
+    double loaded = thaw_clock();
+    f->input += loaded - mark;
+    if (status == THAW_OK && batch.n > 0) {
+        thaw_engine_prefix(run->engine, batch.n, batch.x);
+        if (f->compare)
+            differs = !same_batch(f, batch.n, base, batch.samples);
+        else if (f->trouble == THAW_OK)
+            f->trouble = keep_batch(f, batch.n, base, batch.samples);
+    }
+    f->prefix += thaw_clock() - loaded;
+    double words[FILL_WORDS] = {[FILL_FAILED] = status != THAW_OK, [FILL_BROKEN] = f->trouble != THAW_OK,
+                                [FILL_DIFFERS] = differs, [FILL_STOP] = run->options->stop && *run->options->stop};
+    THAW_TRY(thaw_comm_sum(run->comm, words, FILL_WORDS));
+    run->epoch_tally.other += (int64_t)sizeof words;
+    if (words[FILL_FAILED] > 0.0)
+        return thaw_comm_agree(run->comm, status);
+    f->broken = words[FILL_BROKEN] > 0.0;
+    f->differs = f->differs || words[FILL_DIFFERS] > 0.0;
+    f->stopped = words[FILL_STOP] > 0.0;
+    f->done = done;
+    show_progress(f);
+    return THAW_OK;
+}
+
+/* Rows of one variant: rows[0..n), each rank a contiguous share in batches. Collective. */
+static thaw_status fill_variant(fill *f, const int64_t *rows, int64_t n, int variant, int64_t done_before) {
+    thaw_run *run = f->run;
+    int rank = thaw_comm_rank(run->comm), ranks = thaw_comm_size(run->comm);
+    int64_t batch = run->plan->max_batch, base = (int64_t)variant * f->cache->dataset->n;
+    int64_t first = thaw_share(n, rank, ranks), mine = thaw_share(n, rank + 1, ranks) - first;
+    int64_t batches = thaw_batches(mine, batch), rounds = thaw_batches((n + ranks - 1) / ranks, batch);
+    for (int64_t i = 0; i < mine; i++)
+        f->samples[i] = rows[first + i] - base;
+    for (int64_t b = 0; b <= batches; b++)
+        f->starts[b] = b * batch < mine ? b * batch : mine;
+    THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(f->loader, f->samples, f->starts, batches, variant)));
+    for (int64_t b = 0; b < rounds && !f->stopped && !f->broken; b++) {
+        int64_t done = (b + 1) * batch * ranks;
+        THAW_TRY(fill_batch(f, b < batches, base, done_before + (done < n ? done : n)));
+    }
+    return THAW_OK;
+}
+
+/* One row that is there, of each rank's share of the first variant, is computed again: rows of a file may come from another
+ * build of a library that calls itself the same. Collective. */
+static thaw_status compare_rows(fill *f) {
+    thaw_run *run = f->run;
+    int ranks = thaw_comm_size(run->comm);
+    const bool *missing = thaw_store_missing(f->cache->store);
+    int64_t n = 0, samples = f->cache->dataset->n;
+    int64_t *chosen = thaw_calloc((size_t)ranks, sizeof *chosen);
+    THAW_TRY(thaw_comm_agree(run->comm, chosen ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory to check the cache")));
+    for (int r = 0; r < ranks; r++) {
+        int64_t at = thaw_share(samples, r, ranks), end = thaw_share(samples, r + 1, ranks);
+        while (at < end && missing[at])
+            at++;
+        if (at < end)
+            chosen[n++] = at;
+    }
+    f->compare = true;
+    thaw_status status = n ? fill_variant(f, chosen, n, 0, 0) : THAW_OK;
+    f->compare = false;
+    thaw_free(chosen);
+    if (status == THAW_OK && f->differs) {
+        if (thaw_comm_rank(run->comm) == 0)
+            thaw_warn("cache: %s was computed by other libraries, with other bits; it is computed anew",
+                      thaw_store_name(f->cache->store));
+        thaw_store_forget(f->cache->store);
+    }
+    return status;
+}
+
+static void list_missing(fill *f) {
+    const bool *missing = thaw_store_missing(f->cache->store);
+    int64_t all = (int64_t)f->cache->variants * f->cache->dataset->n;
+    f->n_rows = 0;
+    for (int64_t i = 0; i < all; i++)
+        if (missing[i])
+            f->rows[f->n_rows++] = i;
+}
+
+static thaw_status fill_missing(fill *f) {
+    int64_t samples = f->cache->dataset->n;
+    list_missing(f);
+    f->started = thaw_clock();
+    for (int64_t at = 0, next; at < f->n_rows && !f->stopped && !f->broken; at = next) {
+        int64_t variant = f->rows[at] / samples;
+        for (next = at; next < f->n_rows && f->rows[next] / samples == variant;)
+            next++;
+        THAW_TRY(fill_variant(f, f->rows + at, next - at, (int)variant, at));
+        if (!f->stopped && !f->broken) {
+            f->trouble = thaw_store_settle(f->cache->store, f->rows + at, next - at);
+            f->broken = f->trouble != THAW_OK; /* agreed */
+        }
+    }
+    return THAW_OK;
+}
+
+static thaw_status set_up(fill *f) {
+    thaw_cache *c = f->cache;
+    size_t rows = (size_t)c->variants * (size_t)c->dataset->n;
+    thaw_loader_options options = c->options;
+    options.augment = false;
+    options.by_variant = true;
+    options.max_batch = f->run->plan->max_batch;
+    f->rows = thaw_calloc(rows, sizeof *f->rows);
+    f->samples = thaw_calloc((size_t)c->dataset->n, sizeof *f->samples);
+    f->starts = thaw_calloc((size_t)c->dataset->n + 2, sizeof *f->starts);
+    f->block = thaw_calloc((size_t)c->n_parts, sizeof *f->block);
+    char *image = f->block ? thaw_malloc((size_t)c->row_bytes) : NULL;
+    if (image)
+        f->block[0] = image;
+    if (!f->rows || !f->samples || !f->starts || !image)
+        return thaw_fail(THAW_RESOURCE, "no memory to compute the cache");
+    for (int k = 1; k < c->n_parts; k++)
+        f->block[k] = f->block[k - 1] + c->part_bytes[k - 1];
+    return thaw_loader_create(&f->loader, c->dataset, &options);
+}
+
+/* Collective. */
+static thaw_status fill_cache(fill *f) {
+    thaw_run *run = f->run;
+    thaw_cache *c = f->cache;
+    thaw_status status = thaw_comm_agree(run->comm, set_up(f));
+    if (status == THAW_OK && c->file)
+        status = compare_rows(f);
+    if (status == THAW_OK && !f->stopped) {
+        c->computed = thaw_store_n_missing(c->store);
+        status = fill_missing(f);
+    }
+    thaw_loader_free(f->loader);
+    thaw_free(f->rows);
+    thaw_free(f->samples);
+    thaw_free(f->starts);
+    if (f->block)
+        thaw_free(f->block[0]);
+    thaw_free(f->block);
+    if (status != THAW_OK || f->stopped)
+        return status;
+    c->filled = !f->broken;
+    if (!f->broken)
+        return THAW_OK;
+    thaw_comm_agree(run->comm, f->trouble); /* for its message */
+    if (thaw_comm_rank(run->comm) == 0)
+        thaw_warn("the stage goes on without a cache: %s", thaw_message());
+    thaw_cache_drop(c);
+    return thaw_stage_make_loaders(run);
+}
+
+thaw_status thaw_cache_fill(thaw_run *run, bool *stopped) {
+    thaw_cache *caches[2] = {run->cache, run->validation_cache};
+    for (int which = 0; which < 2; which++) {
+        if (caches[which])
+            caches[which]->computed = 0;
+        if (!thaw_cache_on(caches[which]) || caches[which]->filled || *stopped)
+            continue;
+        double started = thaw_clock();
+        fill f = {.run = run, .cache = caches[which]};
+        THAW_TRY(fill_cache(&f));
+        *stopped = f.stopped;
+        if (which == 1) {
+            run->epoch_tally.validation_seconds += thaw_clock() - started;
+            continue;
+        }
+        run->epoch_tally.seconds += thaw_clock() - started;
+        run->epoch_tally.phases.input += f.input;
+        run->epoch_tally.phases.prefix += f.prefix;
+    }
+    return THAW_OK;
+}

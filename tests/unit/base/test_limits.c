@@ -1,0 +1,91 @@
+/* Memory that is left, on made-up machines. */
+#include "base_case.h"
+
+#include "base/limits.h"
+
+static void put(const char *name, const char *text) {
+    char *path = thaw_path_join(folder, name), *parent = thaw_path_dirname(path);
+    assert_int_equal(thaw_io_mkdirs(parent), THAW_OK);
+    put_file(path, text);
+    thaw_free(path);
+    thaw_free(parent);
+}
+
+static void expect_left(int ranks, uint64_t bytes, const char *what) {
+    thaw_memory_left left = thaw_memory_left_of(folder, ranks);
+    if (left.bytes != bytes || !strstr(left.what, what))
+        fail_msg("%llu (%s), expected %llu (%s)", (unsigned long long)left.bytes, left.what, (unsigned long long)bytes, what);
+}
+
+static int fresh(void **state) {
+    (void)state;
+    char command[64];
+    snprintf(command, sizeof command, "rm -rf %s/*", folder);
+    unsetenv("SLURM_MEM_PER_NODE");
+    unsetenv("SLURM_MEM_PER_CPU");
+    unsetenv("SLURM_CPUS_ON_NODE");
+    return system(command);
+}
+
+static void test_host(void **state) {
+    (void)state;
+    expect_left(1, 0, "host"); /* nothing is known */
+    put("proc/meminfo", "MemTotal:       100 kB\nMemFree:   1 kB\nMemAvailable:   50 kB\n");
+    expect_left(1, 50 << 10, "memory of the host");
+}
+
+static void test_second_groups(void **state) {
+    (void)state;
+    put("proc/meminfo", "MemAvailable: 1000 kB\n");
+    put("proc/self/cgroup", "0::/slurm/job7\n");
+    put("sys/fs/cgroup/slurm/job7/memory.max", "max\n");
+    put("sys/fs/cgroup/slurm/job7/memory.current", "400000\n");
+    expect_left(1, 1000 << 10, "host");
+    put("sys/fs/cgroup/slurm/job7/memory.max", "700000\n");
+    expect_left(1, 300000, "control group");
+    put("sys/fs/cgroup/slurm/job7/memory.stat", "anon 1\nactive_file 100\ninactive_file 50000\nshmem 7\n");
+    expect_left(1, 350100, "control group");
+    put("sys/fs/cgroup/slurm/memory.max", "500000\n"); /* the group above is tighter */
+    put("sys/fs/cgroup/slurm/memory.current", "450000\n");
+    expect_left(1, 50000, "control group");
+    put("sys/fs/cgroup/slurm/memory.current", "600000\n");
+    expect_left(1, 0, "control group");
+    /* In a container the name is one of outside, and the root is ours. */
+    put("proc/self/cgroup", "0::/../../elsewhere\n");
+    put("sys/fs/cgroup/memory.max", "900000\n");
+    put("sys/fs/cgroup/memory.current", "100000\n");
+    expect_left(1, 800000, "control group");
+}
+
+static void test_first_groups(void **state) {
+    (void)state;
+    put("proc/meminfo", "MemAvailable: 1000 kB\n");
+    put("proc/self/cgroup", "11:cpu:/x\n4:hugetlb,memory:/box\n0::/\n");
+    put("sys/fs/cgroup/memory/box/memory.limit_in_bytes", "600000\n");
+    put("sys/fs/cgroup/memory/box/memory.usage_in_bytes", "200000\n");
+    put("sys/fs/cgroup/memory/box/memory.stat", "inactive_file 5\ntotal_inactive_file 30000\ntotal_active_file 20000\n");
+    expect_left(1, 450000, "control group");
+    put("sys/fs/cgroup/memory/box/memory.limit_in_bytes", "9223372036854771712\n"); /* none */
+    expect_left(1, 1000 << 10, "host");
+    put("proc/self/cgroup", "nonsense\n:::\n4:memory\n\n");
+    expect_left(1, 1000 << 10, "host");
+}
+
+static void test_slurm(void **state) {
+    (void)state;
+    put("proc/meminfo", "MemAvailable: 8000000 kB\n");
+    put("proc/self/status", "Name: thaw\nVmRSS:     1024 kB\n");
+    setenv("SLURM_MEM_PER_NODE", "100", 1);
+    expect_left(4, 96ull << 20, "SLURM");
+    setenv("SLURM_MEM_PER_NODE", "0", 1); /* the whole node */
+    expect_left(4, 8000000ull << 10, "host");
+    setenv("SLURM_MEM_PER_CPU", "25", 1);
+    setenv("SLURM_CPUS_ON_NODE", "8", 1);
+    expect_left(1, 199ull << 20, "SLURM");
+}
+
+int main(void) {
+#define RUN(test) cmocka_unit_test_setup(test, fresh)
+    const struct CMUnitTest tests[] = {RUN(test_host), RUN(test_second_groups), RUN(test_first_groups), RUN(test_slurm)};
+    return cmocka_run_group_tests(tests, make_folder, remove_folder);
+}
