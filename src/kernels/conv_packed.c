@@ -95,7 +95,10 @@ static void conv_backward_data_packed(const thaw_window *s, int64_t n, const flo
 }
 
 void thaw_packed_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch) {
-    thaw_panels_weights(s, n, x, dy, dkernel, scratch);
+    if (takes_winograd(s))
+        thaw_winograd_weights(s, n, x, dy, dkernel, scratch);
+    else
+        thaw_panels_weights(s, n, x, dy, dkernel, scratch);
 }
 
 size_t thaw_packed_scratch(const thaw_window *s, int64_t n) {
@@ -105,8 +108,9 @@ size_t thaw_packed_scratch(const thaw_window *s, int64_t n) {
     if (thaw_winograd_fits(s)) {
         thaw_window turned = thaw_winograd_turned(s);
         size_t sizes[] = {takes_winograd(s) ? thaw_winograd_scratch(s) : 0,
+                          takes_winograd(s) ? thaw_winograd_weights_scratch(s, n) : 0,
                           turned_takes_winograd(s) ? thaw_winograd_scratch(&turned) : 0};
-        for (int i = 0; i < 2; i++)
+        for (int i = 0; i < 3; i++)
             most = sizes[i] > most ? sizes[i] : most;
     }
     return most;

@@ -259,18 +259,15 @@ void thaw_panels_weights(const thaw_window *s, int64_t n, const float *x, const 
     for (int64_t item = 0; item < c.groups * c.chunks; item++) {
         int64_t group = item / c.chunks, k0 = item % c.chunks * c.depth, k1 = thaw_least(k0 + c.depth, c.k);
         float *room = rooms + omp_get_thread_num() * c.thread, *sum = sums + group * c.sum;
-        for (int64_t panel = 0; panel < panels; panel++) {
-            int64_t width = thaw_panel_width(s->cout, panel);
-            memset(sum + panel * c.k * THAW_PANEL + k0 * width, 0, (size_t)((k1 - k0) * width) * sizeof *sum);
-        }
-        for (int64_t block = group * c.blocks / c.groups; block < (group + 1) * c.blocks / c.groups; block++) {
+        int64_t first = group * c.blocks / c.groups;
+        for (int64_t block = first; block < (group + 1) * c.blocks / c.groups; block++) {
             int64_t r0 = block * WEIGHTS_ROWS, r1 = thaw_least(r0 + WEIGHTS_ROWS, rows);
             gather_rows(&p, x, r0, r1, k0, k1, room, c.stride);
             for (int64_t panel = 0; panel < panels; panel++) {
                 int64_t width = thaw_panel_width(s->cout, panel);
                 copy_panel(s, dy + r0 * s->cout, r1 - r0, panel, room + c.dy);
                 isa->multiply_transposed(k1 - k0, width, r1 - r0, room, c.stride, room + c.dy, width,
-                                         sum + panel * c.k * THAW_PANEL + k0 * width, width);
+                                         block > first, sum + panel * c.k * THAW_PANEL + k0 * width, width);
             }
         }
     }

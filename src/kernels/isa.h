@@ -22,9 +22,9 @@ typedef struct thaw_isa {
      * the end. */
     void (*multiply)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b, const float *start,
                      bool relu, float *c, int64_t ldc);
-    /* c(m,w) += a(k,m)^T b(k,w), rows `lda`, `ldb`, `ldc` apart. */
+    /* c(m,w) = a(k,m)^T b(k,w) (accumulate: +=), rows `lda`, `ldb`, `ldc` apart; k > 0. */
     void (*multiply_transposed)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
-                                float *c, int64_t ldc);
+                                bool accumulate, float *c, int64_t ldc);
 
     /* Winograd, points {0, 5/8, -5/8, 3/2, -3/2, infinity}. c and w are multiples of 16; `row`, `column` are the distances of
      * neighbours, `point` that of the 36 results. */
@@ -47,7 +47,7 @@ typedef struct thaw_isa {
     void thaw_multiply_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,             \
                              const float *start, bool relu, float *c, int64_t ldc);                                    \
     void thaw_multiply_transposed_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,  \
-                                        int64_t ldb, float *c, int64_t ldc);                                           \
+                                        int64_t ldb, bool accumulate, float *c, int64_t ldc);                          \
     void thaw_winograd_input_##isa(const float *x, int64_t row, int64_t column, int64_t c, float *v, int64_t point);   \
     void thaw_winograd_output_##isa(const float *m, int64_t point, int64_t w, const float *bias, bool relu,            \
                                     bool accumulate, float *y, int64_t row, int64_t column, int rows, int columns);    \

@@ -162,9 +162,11 @@ void THAW_NAMED(thaw_multiply)(int64_t m, int64_t w, int64_t k, const float *a, 
 }
 
 void THAW_NAMED(thaw_multiply_transposed)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,
-                                          int64_t ldb, float *c, int64_t ldc) {
+                                          int64_t ldb, bool accumulate, float *c, int64_t ldc) {
+    static const float zero[THAW_PANEL];
     for (int64_t k0 = 0; k0 < k; k0 += THAW_DEPTH) {
         int64_t depth = k - k0 < THAW_DEPTH ? k - k0 : THAW_DEPTH;
-        passes(TURNED2_TABLE, ONE(TURNED1_TABLE), m, w, depth, a + k0 * lda, 1, lda, b + k0 * ldb, ldb, 0, false, c, ldc);
+        passes(TURNED2_TABLE, ONE(TURNED1_TABLE), m, w, depth, a + k0 * lda, 1, lda, b + k0 * ldb, ldb,
+               accumulate || k0 ? 0 : zero, false, c, ldc);
     }
 }

@@ -13,8 +13,7 @@
 #include <omp.h>
 #include <string.h>
 
-#include "kernels/isa.h"
-#include "kernels/kernels_fast.h"
+#include "kernels/winograd_tiles.h"
 
 enum {
     LINE = 16,           /* floats added to rows of V, so that their distance is no power of two */
@@ -81,13 +80,6 @@ void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float 
     }
 }
 
-/* Tiles of the output of n images, row by row. */
-typedef struct tiling {
-    int64_t rows, columns;
-} tiling;
-
-static tiling tiling_of(const thaw_window *s) { return (tiling){thaw_ceil_div(s->oh, 4), thaw_ceil_div(s->ow, 4)}; }
-
 static int64_t most_tiles(const thaw_window *s) {
     int64_t tiles = V_FLOATS / (THAW_POINTS * (thaw_sixteens(s->cin) + LINE)) / 12 * 12;
     return thaw_least(thaw_most(tiles, FEW_TILES), MOST_TILES);
@@ -111,28 +103,6 @@ size_t thaw_winograd_scratch(const thaw_window *s) {
     return (size_t)(thaw_threads() * room_of(s).all) * sizeof(float);
 }
 
-/* The 6x6 input tile of output tile `tile`, transformed to v: 36 rows, `point` apart. patch: room for one tile. */
-static void transform_input(const thaw_isa *isa, const thaw_window *s, const tiling *t, int64_t tile, const float *x, float *v,
-                            int64_t point, float *patch) {
-    int64_t image = tile / (t->rows * t->columns), place = tile % (t->rows * t->columns);
-    int64_t y0 = place / t->columns * 4 - s->pad_top, x0 = place % t->columns * 4 - s->pad_left;
-    int64_t c = thaw_sixteens(s->cin);
-    const float *from = x + image * s->h * s->w * s->cin;
-    if (c == s->cin && y0 >= 0 && x0 >= 0 && y0 + THAW_TILE <= s->h && x0 + THAW_TILE <= s->w) {
-        isa->winograd_input(from + (y0 * s->w + x0) * s->cin, s->w * s->cin, s->cin, c, v, point);
-        return;
-    }
-    for (int64_t i = 0; i < THAW_TILE; i++)
-        for (int64_t j = 0; j < THAW_TILE; j++) {
-            float *to = patch + (i * THAW_TILE + j) * c;
-            bool inside = y0 + i >= 0 && y0 + i < s->h && x0 + j >= 0 && x0 + j < s->w;
-            int64_t copied = inside ? s->cin : 0;
-            memcpy(to, from + (inside ? ((y0 + i) * s->w + x0 + j) * s->cin : 0), (size_t)copied * sizeof *to);
-            memset(to + copied, 0, (size_t)(c - copied) * sizeof *to);
-        }
-    isa->winograd_input(patch, THAW_TILE * c, c, c, v, point);
-}
-
 /* What becomes of the results of a panel. */
 typedef struct finish {
     const float *bias; /* (width) */
@@ -142,7 +112,7 @@ typedef struct finish {
 } finish;
 
 /* Output tile `tile` from m: 36 rows of f->width, `point` apart. y is at the panel's first channel; piece: room for a tile. */
-static void transform_output(const thaw_isa *isa, const thaw_window *s, const tiling *t, int64_t tile, const float *m,
+static void transform_output(const thaw_isa *isa, const thaw_window *s, const thaw_tiling *t, int64_t tile, const float *m,
                              int64_t point, const finish *f, float *y, float *piece) {
     int64_t image = tile / (t->rows * t->columns), place = tile % (t->rows * t->columns);
     int64_t y0 = place / t->columns * 4, x0 = place % t->columns * 4;
@@ -169,7 +139,7 @@ static void transform_output(const thaw_isa *isa, const thaw_window *s, const ti
 void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
                            thaw_activation act, bool accumulate, float *y, void *scratch) {
     const thaw_isa *isa = thaw_isa_get();
-    const tiling t = tiling_of(s);
+    const thaw_tiling t = thaw_tiling_of(s);
     const room r = room_of(s);
     const int64_t tiles = n * t.rows * t.columns, panels = thaw_panels(s->cout), threads = thaw_threads();
     const int64_t stride = thaw_sixteens(s->cin) + LINE, blocks = thaw_ceil_div(tiles, most_tiles(s));
@@ -183,7 +153,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
         int64_t t0 = block * tiles / blocks, count = (block + 1) * tiles / blocks - t0;
         float *v = (float *)scratch + omp_get_thread_num() * r.all, *m = v + r.m, *patch = v + r.patch, *shift = v + r.bias;
         for (int64_t i = 0; i < count; i++)
-            transform_input(isa, s, &t, t0 + i, x, v + i * stride, count * stride, patch);
+            thaw_tile_input(isa, s, &t, t0 + i, x, 0, stride - LINE, v + i * stride, count * stride, patch);
         for (int64_t panel = range * panels / ranges; panel < (range + 1) * panels / ranges; panel++) {
             int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
             finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,

@@ -1,4 +1,4 @@
-/* Convolution 3x3 with stride 1 by Winograd's F(4x4,3x3), and its gradients. See winograd.c. */
+/* Convolution 3x3 with stride 1 by Winograd's F(4x4,3x3), and its gradients. See winograd.c, winograd_weights.c. */
 #ifndef THAW_KERNELS_WINOGRAD_H
 #define THAW_KERNELS_WINOGRAD_H
 
@@ -21,6 +21,6 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
                            thaw_activation act, bool accumulate, float *y, void *scratch);
 
 /* dkernel(3,3,cin,cout), overwritten; n > 0. */
-size_t thaw_winograd_weights_scratch(const thaw_window *s);
+size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n);
 void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch);
 #endif

@@ -32,6 +32,7 @@ static int cases(const error_case **out) {
     CASE("one padding a side", 2, 10, 6, 48, 20, 3, 3, 1, 1, 1, 1, 1, 0, 0, 1);
     CASE("padding 2", 2, 7, 8, 24, 40, 3, 3, 1, 1, 1, 1, 2, 2, 2, 2);
     CASE("smaller than a tile", 4, 3, 2, 32, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("many tiles", 2, 128, 128, 16, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
     CASE("many images of one tile", 200, 4, 4, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
 #undef CASE
     *out = list;
