@@ -119,7 +119,7 @@ typedef struct product {
     int64_t columns;
     const float *bias; /* (columns) or NULL */
     thaw_activation act;
-    bool accumulate;
+    bool accumulate, stream;
 } product;
 
 /* y(r1-r0, columns) = rows [r0, r1) of patches times panels [p0, p1); room: c->all floats. */
@@ -145,7 +145,7 @@ static void multiply(const thaw_patches *p, const cut *c, const float *source, i
                 start = shift;
             }
             isa->multiply(rows, width, k1 - k0, room, stride, f->packed + panel * k * THAW_PANEL + k0 * width, start,
-                          relu && last, whole ? y + j : side, whole ? f->columns : width);
+                          relu && last, f->stream && whole, whole ? y + j : side, whole ? f->columns : width);
             if (!last)
                 continue;
             for (int64_t r = 0; r < rows && !whole; r++)
@@ -155,6 +155,7 @@ static void multiply(const thaw_patches *p, const cut *c, const float *source, i
                 thaw_fast_activate(f->act, n, y + r * f->columns + j);
         }
     }
+    isa->fence();
 }
 
 /* With few blocks several threads share one, each with panels of its own. */
@@ -169,8 +170,10 @@ void thaw_panels_forward(const thaw_window *s, int64_t n, const float *x, const 
                          thaw_activation act, float *y, void *scratch) {
     const thaw_patches p = thaw_patches_forward(s);
     const cut c = cut_of(&p, s->cout, false);
-    const product f = {packed, s->cout, bias, act, false};
-    const int64_t rows = n * s->oh * s->ow, blocks = thaw_ceil_div(rows, c.rows), panels = thaw_panels(s->cout);
+    const bool once = act == THAW_ACTIVATION_LINEAR || act == THAW_ACTIVATION_RELU; /* y is not touched again */
+    const int64_t rows = n * s->oh * s->ow;
+    const product f = {packed, s->cout, bias, act, false, once && thaw_store_of(y, rows, s->cout) == THAW_STORE_STREAM};
+    const int64_t blocks = thaw_ceil_div(rows, c.rows), panels = thaw_panels(s->cout);
     const int64_t ranges = ranges_of(blocks, s->cout);
 #pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
     for (int64_t item = 0; item < blocks * ranges; item++) {
@@ -191,7 +194,7 @@ static void backward_phase(const thaw_window *s, int64_t n, const thaw_phase *f,
     const cut c = cut_of(&f->p, s->cin, !in_place(s));
     const int64_t places = f->p.gh * f->p.gw, rows = n * places, blocks = thaw_ceil_div(rows, c.rows);
     const bool empty = thaw_patches_columns(&f->p) == 0;
-    const product result = {packed, s->cin, NULL, THAW_ACTIVATION_LINEAR, accumulate && in_place(s)};
+    const product result = {packed, s->cin, NULL, THAW_ACTIVATION_LINEAR, accumulate && in_place(s), false};
     const int64_t panels = thaw_panels(s->cin), ranges = in_place(s) ? ranges_of(blocks, s->cin) : 1;
     if (empty && accumulate)
         return;

@@ -16,7 +16,8 @@
                                          thaw_winograd_output_##isa,                                                   \
                                          thaw_winograd_filter_##isa,                                                   \
                                          thaw_winograd_gradient_##isa,                                                 \
-                                         thaw_winograd_taps_##isa}
+                                         thaw_winograd_taps_##isa,                                                     \
+                                         thaw_fence_##isa}
 TABLE(portable);
 #ifdef THAW_ISA_X86
 TABLE(avx2);
@@ -59,4 +60,10 @@ bool thaw_isa_choose(const char *name) {
     if (found)
         in_force = found;
     return found != NULL;
+}
+
+thaw_store thaw_store_of(const float *y, int64_t rows, int64_t c) {
+    enum { LARGE = 8 << 20 }; /* bytes: more than a thread's share of the last cache */
+    bool lies_well = c % 16 == 0 && (uintptr_t)y % 64 == 0;
+    return lies_well && rows * c > LARGE / (int64_t)sizeof *y ? THAW_STORE_STREAM : THAW_STORE_SET;
 }

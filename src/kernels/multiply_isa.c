@@ -29,6 +29,14 @@ enum { MOST_ROWS = 6 }; /* 12 sums of 16 registers */
 #define OFFSET_2 2 * lda
 #define OFFSET_3 lda3
 
+#define STORE(to, from)                                                                                                \
+    do {                                                                                                               \
+        if (stream)                                                                                                    \
+            vec_stream(to, from);                                                                                      \
+        else                                                                                                           \
+            vec_store(to, from);                                                                                       \
+    } while (0)
+
 #define CLEAR2(r, g, o) vec s##r = vec_all(0.0f), t##r = vec_all(0.0f);
 #define STEP2(r, g, o)                                                                                                 \
     {                                                                                                                  \
@@ -47,8 +55,8 @@ enum { MOST_ROWS = 6 }; /* 12 sums of 16 registers */
         float *row = c + r * ldc;                                                                                      \
         s##r = vec_add(start ? first : vec_load(row), s##r);                                                           \
         t##r = vec_add(start ? second : vec_load(row + THAW_LANES), t##r);                                             \
-        vec_store(row, relu ? vec_relu(s##r) : s##r);                                                                  \
-        vec_store(row + THAW_LANES, relu ? vec_relu(t##r) : t##r);                                                     \
+        STORE(row, relu ? vec_relu(s##r) : s##r);                                                                      \
+        STORE(row + THAW_LANES, relu ? vec_relu(t##r) : t##r);                                                         \
     }
 #define CLEAR1(r, g, o) vec s##r = vec_all(0.0f);
 #define STEP1(r, g, o) s##r = vec_fma(vec_all(a##g[OFFSET_##o]), b0, s##r);
@@ -57,16 +65,16 @@ enum { MOST_ROWS = 6 }; /* 12 sums of 16 registers */
     {                                                                                                                  \
         float *row = c + r * ldc;                                                                                      \
         s##r = vec_add(start ? first : vec_load(row), s##r);                                                           \
-        vec_store(row, relu ? vec_relu(s##r) : s##r);                                                                  \
+        STORE(row, relu ? vec_relu(s##r) : s##r);                                                                      \
     }
 
 typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *start, bool relu,
-                     float *c, int64_t ldc);
+                     bool stream, float *c, int64_t ldc);
 
 /* R rows, 2 vectors or 1 of columns. */
 #define PRODUCT2(R)                                                                                                    \
     static void straight2_##R(int64_t k, const float *a0, int64_t lda, const float *b, int64_t ldb, const float *start, \
-                              bool relu, float *c, int64_t ldc) {                                                      \
+                              bool relu, bool stream, float *c, int64_t ldc) {                                                      \
         const float *a1 = a0 + 4 * lda, *a2 = a0 + 8 * lda;                                                            \
         const int64_t lda3 = 3 * lda;                                                                                  \
         ROWS_##R(CLEAR2);                                                                                              \
@@ -79,7 +87,7 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
         (void)lda3;                                                                                                    \
     }                                                                                                                  \
     static void turned2_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *start,   \
-                            bool relu, float *c, int64_t ldc) {                                                        \
+                            bool relu, bool stream, float *c, int64_t ldc) {                                                        \
         ROWS_##R(CLEAR2);                                                                                              \
         for (; k > 0; k--, a += lda, b += ldb) {                                                                       \
             vec b0 = vec_load(b), b1 = vec_load(b + THAW_LANES);                                                       \
@@ -90,7 +98,7 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
     }
 #define PRODUCT1(R)                                                                                                    \
     static void straight1_##R(int64_t k, const float *a0, int64_t lda, const float *b, int64_t ldb, const float *start, \
-                              bool relu, float *c, int64_t ldc) {                                                      \
+                              bool relu, bool stream, float *c, int64_t ldc) {                                                      \
         const float *a1 = a0 + 4 * lda, *a2 = a0 + 8 * lda;                                                            \
         const int64_t lda3 = 3 * lda;                                                                                  \
         ROWS_##R(CLEAR1);                                                                                              \
@@ -103,7 +111,7 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
         (void)lda3;                                                                                                    \
     }                                                                                                                  \
     static void turned1_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *start,   \
-                            bool relu, float *c, int64_t ldc) {                                                        \
+                            bool relu, bool stream, float *c, int64_t ldc) {                                                        \
         ROWS_##R(CLEAR1);                                                                                              \
         for (; k > 0; k--, a += lda, b += ldb) {                                                                       \
             vec b0 = vec_load(b);                                                                                      \
@@ -135,13 +143,13 @@ static product *const TURNED2_TABLE[MOST_ROWS] = LISTED(turned2);
 
 /* Multiplies passes of even numbers of rows with strips of w columns; row r of a is at a + r*step. */
 static void passes(product *const *two, product *const *one, int64_t m, int64_t w, int64_t k, const float *a, int64_t step,
-                   int64_t lda, const float *b, int64_t ldb, const float *start, bool relu, float *c, int64_t ldc) {
+                   int64_t lda, const float *b, int64_t ldb, const float *start, bool relu, bool stream, float *c, int64_t ldc) {
     int64_t n = (m + MOST_ROWS - 1) / MOST_ROWS;
     for (int64_t pass = 0; pass < n; pass++) {
         int64_t r0 = pass * m / n, rows = (pass + 1) * m / n - r0;
         for (int64_t j = 0; j < w; j += 2 * THAW_LANES) {
             product *const *kind = w - j < 2 * THAW_LANES ? one : two;
-            kind[rows - 1](k, a + r0 * step, lda, b + j, ldb, start ? start + j : start, relu, c + r0 * ldc + j, ldc);
+            kind[rows - 1](k, a + r0 * step, lda, b + j, ldb, start ? start + j : start, relu, stream, c + r0 * ldc + j, ldc);
         }
     }
 }
@@ -153,11 +161,11 @@ static void passes(product *const *two, product *const *one, int64_t m, int64_t 
 #endif
 
 void THAW_NAMED(thaw_multiply)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,
-                               const float *start, bool relu, float *c, int64_t ldc) {
+                               const float *start, bool relu, bool stream, float *c, int64_t ldc) {
     for (int64_t k0 = 0; k0 < k || k0 == 0; k0 += THAW_DEPTH) {
         int64_t depth = k - k0 < THAW_DEPTH ? k - k0 : THAW_DEPTH;
         passes(STRAIGHT2, ONE(STRAIGHT1), m, w, depth, a + k0, lda, lda, b + k0 * w, w, k0 ? 0 : start,
-               relu && k0 + THAW_DEPTH >= k, c, ldc);
+               relu && k0 + THAW_DEPTH >= k, stream && k <= THAW_DEPTH, c, ldc);
     }
 }
 
@@ -167,6 +175,6 @@ void THAW_NAMED(thaw_multiply_transposed)(int64_t m, int64_t w, int64_t k, const
     for (int64_t k0 = 0; k0 < k; k0 += THAW_DEPTH) {
         int64_t depth = k - k0 < THAW_DEPTH ? k - k0 : THAW_DEPTH;
         passes(TURNED2_TABLE, ONE(TURNED1_TABLE), m, w, depth, a + k0 * lda, 1, lda, b + k0 * ldb, ldb,
-               accumulate || k0 ? 0 : zero, false, c, ldc);
+               accumulate || k0 ? 0 : zero, false, false, c, ldc);
     }
 }

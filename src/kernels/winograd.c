@@ -16,11 +16,11 @@
 #include "kernels/winograd_tiles.h"
 
 enum {
-    LINE = 16,           /* floats added to rows of V, so that their distance is no power of two */
-    MOST_TILES = 96,     /* of a block */
-    V_FLOATS = 896 * 1024, /* of a block at most, where that leaves FEW_TILES */
-    FEW_TILES = 48,
-    FILTERS = 16         /* input channels whose filters are transformed in one piece */
+    LINE = 16,     /* floats added to rows of V, so that their distance is no power of two */
+    UNIT = 12,     /* blocks have whole units of tiles, as the inner kernels like them */
+    FEW_TILES = 24, /* of a block: V, M and the panels of a shallow layer fit the second-level cache together */
+    MANY_TILES = 48, /* of a deep one: the packed kernel comes from far, and is used more often */
+    FILTERS = 16   /* input channels whose filters are transformed in one piece */
 };
 
 bool thaw_winograd_fits(const thaw_window *s) {
@@ -80,10 +80,11 @@ void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float 
     }
 }
 
-static int64_t most_tiles(const thaw_window *s) {
-    int64_t tiles = V_FLOATS / (THAW_POINTS * (thaw_sixteens(s->cin) + LINE)) / 12 * 12;
-    return thaw_least(thaw_most(tiles, FEW_TILES), MOST_TILES);
-}
+static int64_t most_tiles(const thaw_window *s) { return s->cin <= 128 ? FEW_TILES : MANY_TILES; }
+
+/* Distance of the matrices of the 36 points, of so many floats: an odd number of cache lines, so that the 36 places that a
+ * transform writes or reads do not fall into few sets of the cache. */
+static int64_t point_stride(int64_t floats) { return (floats / LINE | 1) * LINE; }
 
 /* Floats of a thread: V, M, one input tile with padding, one output tile, bias of a panel. */
 typedef struct room {
@@ -92,8 +93,8 @@ typedef struct room {
 
 static room room_of(const thaw_window *s) {
     int64_t c = thaw_sixteens(s->cin), tiles = most_tiles(s);
-    room r = {.m = THAW_POINTS * tiles * (c + LINE)};
-    r.patch = r.m + THAW_POINTS * tiles * THAW_PANEL;
+    room r = {.m = THAW_POINTS * point_stride(tiles * (c + LINE))};
+    r.patch = r.m + THAW_POINTS * point_stride(tiles * THAW_PANEL);
     r.bias = r.patch + THAW_POINTS * thaw_most(c, THAW_PANEL);
     r.all = r.bias + THAW_PANEL + LINE;
     return r;
@@ -108,7 +109,7 @@ typedef struct finish {
     const float *bias; /* (width) */
     int64_t width, n;  /* columns of the panel, of which n are channels */
     thaw_activation act;
-    bool accumulate;
+    thaw_store store;
 } finish;
 
 /* Output tile `tile` from m: 36 rows of f->width, `point` apart. y is at the panel's first channel; piece: room for a tile. */
@@ -120,9 +121,9 @@ static void transform_output(const thaw_isa *isa, const thaw_window *s, const th
     bool relu = f->act == THAW_ACTIVATION_RELU;
     float *to = y + ((image * s->oh + y0) * s->ow + x0) * s->cout;
     if (f->n == f->width)
-        isa->winograd_output(m, point, f->width, f->bias, relu, f->accumulate, to, s->ow * s->cout, s->cout, rows, columns);
+        isa->winograd_output(m, point, f->width, f->bias, relu, f->store, to, s->ow * s->cout, s->cout, rows, columns);
     else
-        isa->winograd_output(m, point, f->width, f->bias, relu, false, piece, 4 * f->width, f->width, rows, columns);
+        isa->winograd_output(m, point, f->width, f->bias, relu, THAW_STORE_SET, piece, 4 * f->width, f->width, rows, columns);
     if (f->n == f->width && (relu || f->act == THAW_ACTIVATION_LINEAR))
         return;
     for (int i = 0; i < rows; i++)
@@ -130,7 +131,7 @@ static void transform_output(const thaw_isa *isa, const thaw_window *s, const th
             float *cell = to + (i * s->ow + j) * s->cout;
             const float *from = piece + (4 * i + j) * f->width;
             for (int64_t k = 0; f->n < f->width && k < f->n; k++)
-                cell[k] = f->accumulate ? cell[k] + from[k] : from[k];
+                cell[k] = f->store == THAW_STORE_ADD ? cell[k] + from[k] : from[k];
             if (!relu)
                 thaw_fast_activate(f->act, f->n, cell);
         }
@@ -142,7 +143,10 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
     const thaw_tiling t = thaw_tiling_of(s);
     const room r = room_of(s);
     const int64_t tiles = n * t.rows * t.columns, panels = thaw_panels(s->cout), threads = thaw_threads();
-    const int64_t stride = thaw_sixteens(s->cin) + LINE, blocks = thaw_ceil_div(tiles, most_tiles(s));
+    const int64_t stride = thaw_sixteens(s->cin) + LINE, units = thaw_ceil_div(tiles, UNIT);
+    const int64_t blocks = thaw_ceil_div(tiles, most_tiles(s));
+    const bool once = act == THAW_ACTIVATION_LINEAR || act == THAW_ACTIVATION_RELU; /* y is not touched again */
+    const thaw_store store = accumulate ? THAW_STORE_ADD : once ? thaw_store_of(y, n * s->oh * s->ow, s->cout) : THAW_STORE_SET;
     /* Few blocks: several threads share one, each with its own V, so that none waits for the last. */
     int64_t ranges = 1;
     while (blocks * ranges < 4 * threads && 2 * ranges <= panels)
@@ -150,23 +154,26 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
 #pragma omp parallel for num_threads((int)threads) schedule(dynamic)
     for (int64_t item = 0; item < blocks * ranges; item++) {
         int64_t block = item / ranges, range = item % ranges;
-        int64_t t0 = block * tiles / blocks, count = (block + 1) * tiles / blocks - t0;
+        int64_t t0 = block * units / blocks * UNIT, t1 = thaw_least((block + 1) * units / blocks * UNIT, tiles), count = t1 - t0;
+        int64_t v_point = point_stride(count * stride), m_point;
         float *v = (float *)scratch + omp_get_thread_num() * r.all, *m = v + r.m, *patch = v + r.patch, *shift = v + r.bias;
         for (int64_t i = 0; i < count; i++)
-            thaw_tile_input(isa, s, &t, t0 + i, x, 0, stride - LINE, v + i * stride, count * stride, patch);
+            thaw_tile_input(isa, s, &t, t0 + i, x, 0, stride - LINE, v + i * stride, v_point, patch);
         for (int64_t panel = range * panels / ranges; panel < (range + 1) * panels / ranges; panel++) {
             int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
             finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,
-                        .accumulate = accumulate};
+                        .store = store};
             static const float zero[THAW_PANEL];
             const float *u = packed + panel * THAW_POINTS * s->cin * THAW_PANEL;
             for (int64_t i = 0; bias && i < width; i++)
                 shift[i] = i < f.n ? bias[co + i] : 0.0f;
+            m_point = point_stride(count * width);
             for (int64_t point = 0; point < THAW_POINTS; point++)
-                isa->multiply(count, width, s->cin, v + point * count * stride, stride, u + point * s->cin * width, zero,
-                              false, m + point * count * width, width);
+                isa->multiply(count, width, s->cin, v + point * v_point, stride, u + point * s->cin * width, zero, false,
+                              false, m + point * m_point, width);
             for (int64_t i = 0; i < count; i++)
-                transform_output(isa, s, &t, t0 + i, m + i * width, count * width, &f, y + co, patch);
+                transform_output(isa, s, &t, t0 + i, m + i * width, m_point, &f, y + co, patch);
         }
+        isa->fence();
     }
 }

@@ -38,6 +38,8 @@ void THAW_NAMED(thaw_winograd_input)(const float *x, int64_t row, int64_t column
         for (int j = 0; j < 6; j++) {
             for (int r = 0; r < 6; r++)
                 d[r] = vec_load(x + r * row + j * column + i);
+            for (int r = 0; r < 6 && j >= 2; r++) /* the next tile's */
+                __builtin_prefetch(x + r * row + (j + 4) * column + i);
             input6(d, 1, half + j, 6);
         }
         for (int r = 0; r < 6; r++) {
@@ -60,8 +62,8 @@ static inline void output4(const vec *m, vec *y, int to) {
     y[3 * to] = vec_fma(b3, difference_b, vec_fma(a3, difference_a, m[5]));
 }
 
-void THAW_NAMED(thaw_winograd_output)(const float *m, int64_t point, int64_t w, const float *bias, bool relu, bool accumulate,
-                                      float *y, int64_t row, int64_t column, int rows, int columns) {
+void THAW_NAMED(thaw_winograd_output)(const float *m, int64_t point, int64_t w, const float *bias, bool relu,
+                                      thaw_store store, float *y, int64_t row, int64_t column, int rows, int columns) {
     for (int64_t i = 0; i < w; i += THAW_LANES) {
         vec from[6], half[24], t[4];
         for (int j = 0; j < 6; j++) {
@@ -78,8 +80,12 @@ void THAW_NAMED(thaw_winograd_output)(const float *m, int64_t point, int64_t w, 
             for (int j = 0; j < 4; j++) {
                 if (j >= columns)
                     break;
-                vec sum = vec_add(t[j], accumulate ? vec_load(to + j * column) : shift);
-                vec_store(to + j * column, relu ? vec_relu(sum) : sum);
+                vec sum = vec_add(t[j], store == THAW_STORE_ADD ? vec_load(to + j * column) : shift);
+                sum = relu ? vec_relu(sum) : sum;
+                if (store == THAW_STORE_STREAM)
+                    vec_stream(to + j * column, sum);
+                else
+                    vec_store(to + j * column, sum);
             }
         }
     }
@@ -169,3 +175,5 @@ void THAW_NAMED(thaw_winograd_taps)(const float *u, int64_t point, int64_t w, fl
                 dkernel[(3 * r + j) * tap + i] = (float)t[j * W + i];
     }
 }
+
+void THAW_NAMED(thaw_fence)(void) { vec_fence(); }
