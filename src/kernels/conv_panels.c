@@ -276,13 +276,14 @@ void thaw_panels_weights(const thaw_window *s, int64_t n, const float *x, const 
     }
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t row = 0; row < c.k; row++)
-        for (int64_t co = 0; co < s->cout; co++) {
-            int64_t panel = co / THAW_PANEL, width = thaw_panel_width(s->cout, panel);
-            const float *from = sums + panel * c.k * THAW_PANEL + row * width + co % THAW_PANEL;
-            float sum = from[0];
+        for (int64_t panel = 0; panel < panels; panel++) {
+            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), filled = thaw_least(width, s->cout - co);
+            const float *from = sums + panel * c.k * THAW_PANEL + row * width;
+            float *to = dkernel + row * s->cout + co;
+            memcpy(to, from, (size_t)filled * sizeof *to);
             for (int64_t group = 1; group < c.groups; group++)
-                sum += from[group * c.sum];
-            dkernel[row * s->cout + co] = sum;
+                for (int64_t i = 0; i < filled; i++)
+                    to[i] += from[group * c.sum + i];
         }
 }
 

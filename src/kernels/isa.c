@@ -17,6 +17,7 @@
                                          thaw_winograd_filter_##isa,                                                   \
                                          thaw_winograd_gradient_##isa,                                                 \
                                          thaw_winograd_taps_##isa,                                                     \
+                                         thaw_relu_gradient_##isa,                                                     \
                                          thaw_fence_##isa}
 TABLE(portable);
 #ifdef THAW_ISA_X86

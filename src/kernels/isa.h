@@ -22,7 +22,7 @@ typedef enum thaw_store { THAW_STORE_SET, THAW_STORE_ADD, THAW_STORE_STREAM } th
 typedef struct thaw_isa {
     const char *name;
     /* c(m,w) = start(w) + a(m,k) b(k,w), rows of a and c `lda`, `ldc` apart; start NULL: added to c. relu: c = max(c, 0) at
-     * the end. stream: c need not stay in a cache (taken only where it is written once). */
+     * the end. stream: c, at multiples of 64 bytes, need not stay in a cache (done only where it is written once). */
     void (*multiply)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b, const float *start,
                      bool relu, bool stream, float *c, int64_t ldc);
     /* c(m,w) = a(k,m)^T b(k,w) (accumulate: +=), rows `lda`, `ldb`, `ldc` apart; k > 0. */
@@ -36,12 +36,15 @@ typedef struct thaw_isa {
     /* The upper left rows x columns of the 4x4 tile A^T m A, with bias (w; NULL: none; none for ADD) and relu. */
     void (*winograd_output)(const float *m, int64_t point, int64_t w, const float *bias, bool relu, thaw_store store, float *y,
                             int64_t row, int64_t column, int rows, int columns);
-    /* u(36,w) = G g G^T of w 3x3 filters g(9,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double. */
+    /* u(36,w) = G g G^T of w 3x3 filters g(9,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double. u: multiples
+     * of 64 bytes, streamed. */
     void (*winograd_filter)(const float *g, int64_t tap, int64_t w, const double *scale, float *u, int64_t point);
     /* Weight gradient F(3x3,4x4). m(36,c) = D dy D^T of a 4x4 tile of dy, D: powers of the points. */
     void (*winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, float *m, int64_t point);
     /* dkernel(9,w), taps `tap` apart, from sums u(36,w); in double. */
     void (*winograd_taps)(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap);
+    /* dx (accumulate: +=) = dy where y > 0, else 0; in place allowed. */
+    void (*relu_gradient)(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);
     /* What this thread has streamed is there before anything that it does next. */
     void (*fence)(void);
 } thaw_isa;
@@ -61,6 +64,7 @@ typedef struct thaw_isa {
     void thaw_winograd_gradient_##isa(const float *dy, int64_t row, int64_t column, int64_t c, float *m,               \
                                       int64_t point);                                                                  \
     void thaw_winograd_taps_##isa(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap); \
+    void thaw_relu_gradient_##isa(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);         \
     void thaw_fence_##isa(void)
 
 /* The best that the processor has, or the one that THAW_ISA names at the first call (avx512, avx2, portable). */

@@ -73,8 +73,8 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
 
 /* R rows, 2 vectors or 1 of columns. */
 #define PRODUCT2(R)                                                                                                    \
-    static void straight2_##R(int64_t k, const float *a0, int64_t lda, const float *b, int64_t ldb, const float *start, \
-                              bool relu, bool stream, float *c, int64_t ldc) {                                                      \
+    static void straight2_##R(int64_t k, const float *a0, int64_t lda, const float *b, int64_t ldb,                    \
+                              const float *start, bool relu, bool stream, float *c, int64_t ldc) {                     \
         const float *a1 = a0 + 4 * lda, *a2 = a0 + 8 * lda;                                                            \
         const int64_t lda3 = 3 * lda;                                                                                  \
         ROWS_##R(CLEAR2);                                                                                              \
@@ -86,8 +86,8 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
         ROWS_##R(FINISH2);                                                                                             \
         (void)lda3;                                                                                                    \
     }                                                                                                                  \
-    static void turned2_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *start,   \
-                            bool relu, bool stream, float *c, int64_t ldc) {                                                        \
+    static void turned2_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,                       \
+                              const float *start, bool relu, bool stream, float *c, int64_t ldc) {                     \
         ROWS_##R(CLEAR2);                                                                                              \
         for (; k > 0; k--, a += lda, b += ldb) {                                                                       \
             vec b0 = vec_load(b), b1 = vec_load(b + THAW_LANES);                                                       \
@@ -97,8 +97,8 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
         ROWS_##R(FINISH2);                                                                                             \
     }
 #define PRODUCT1(R)                                                                                                    \
-    static void straight1_##R(int64_t k, const float *a0, int64_t lda, const float *b, int64_t ldb, const float *start, \
-                              bool relu, bool stream, float *c, int64_t ldc) {                                                      \
+    static void straight1_##R(int64_t k, const float *a0, int64_t lda, const float *b, int64_t ldb,                    \
+                              const float *start, bool relu, bool stream, float *c, int64_t ldc) {                     \
         const float *a1 = a0 + 4 * lda, *a2 = a0 + 8 * lda;                                                            \
         const int64_t lda3 = 3 * lda;                                                                                  \
         ROWS_##R(CLEAR1);                                                                                              \
@@ -110,8 +110,8 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
         ROWS_##R(FINISH1);                                                                                             \
         (void)lda3;                                                                                                    \
     }                                                                                                                  \
-    static void turned1_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *start,   \
-                            bool relu, bool stream, float *c, int64_t ldc) {                                                        \
+    static void turned1_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,                       \
+                              const float *start, bool relu, bool stream, float *c, int64_t ldc) {                     \
         ROWS_##R(CLEAR1);                                                                                              \
         for (; k > 0; k--, a += lda, b += ldb) {                                                                       \
             vec b0 = vec_load(b);                                                                                      \

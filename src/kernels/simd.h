@@ -18,6 +18,10 @@ static inline vec vec_subtract(vec a, vec b) { return _mm512_sub_ps(a, b); }
 static inline vec vec_multiply(vec a, vec b) { return _mm512_mul_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
 static inline vec vec_relu(vec a) { return _mm512_max_ps(_mm512_setzero_ps(), a); } /* NaN stays NaN: the second is taken */
+/* b where a > 0, else 0 */
+static inline vec vec_where_positive(vec a, vec b) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GT_OQ), b);
+}
 /* To aligned memory past the caches: who reads it in another thread does so behind a fence. */
 static inline void vec_stream(float *p, vec a) { _mm512_stream_ps(p, a); }
 static inline void vec_fence(void) { _mm_sfence(); }
@@ -32,6 +36,9 @@ static inline vec vec_subtract(vec a, vec b) { return _mm256_sub_ps(a, b); }
 static inline vec vec_multiply(vec a, vec b) { return _mm256_mul_ps(a, b); }
 static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
 static inline vec vec_relu(vec a) { return _mm256_max_ps(_mm256_setzero_ps(), a); }
+static inline vec vec_where_positive(vec a, vec b) {
+    return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GT_OQ), b);
+}
 static inline void vec_stream(float *p, vec a) { _mm256_stream_ps(p, a); }
 static inline void vec_fence(void) { _mm_sfence(); }
 #else /* any machine; a product and a sum are rounded one by one */
@@ -50,6 +57,7 @@ static inline vec vec_subtract(vec a, vec b) { return a - b; }
 static inline vec vec_multiply(vec a, vec b) { return a * b; }
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
 static inline vec vec_relu(vec a) { return (vec)((vec_mask)a & ~(vec_mask)(a < vec_all(0.0f))); }
+static inline vec vec_where_positive(vec a, vec b) { return (vec)((vec_mask)b & (vec_mask)(a > vec_all(0.0f))); }
 static inline void vec_stream(float *p, vec a) { vec_store(p, a); }
 static inline void vec_fence(void) {}
 #endif

@@ -58,6 +58,7 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
             isa->winograd_filter(taps, THAW_PANEL, width, scale ? factors : NULL, panel_of(s, packed, panel) + ci * width,
                                  s->cin * width);
         }
+        isa->fence();
     }
 }
 
@@ -77,6 +78,7 @@ void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float 
         for (int64_t k = 0; k < from; k++)
             isa->winograd_filter(taps[k], THAW_PANEL, width, NULL, panel_of(&turned, packed, panel) + (co + k) * width,
                                  s->cout * width);
+        isa->fence();
     }
 }
 

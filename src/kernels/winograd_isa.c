@@ -92,8 +92,8 @@ void THAW_NAMED(thaw_winograd_output)(const float *m, int64_t point, int64_t w, 
 }
 
 /* t = G g, 3 to 6, on rows of w numbers. */
-static void filter6(const double *g0, const double *g1, const double *g2, int64_t w, double *t, int64_t to) {
-    for (int64_t i = 0; i < w; i++) {
+static inline void filter6(const double *g0, const double *g1, const double *g2, int w, double *t, int to) {
+    for (int i = 0; i < w; i++) {
         const double even_a = NA * (g0[i] + A2 * g2[i]), odd_a = NA * A1 * g1[i];
         const double even_b = NB * (g0[i] + B2 * g2[i]), odd_b = NB * B1 * g1[i];
         t[i] = N0 * g0[i];
@@ -105,20 +105,33 @@ static void filter6(const double *g0, const double *g1, const double *g2, int64_
     }
 }
 
-void THAW_NAMED(thaw_winograd_filter)(const float *g, int64_t tap, int64_t w, const double *scale, float *u, int64_t point) {
-    enum { W = THAW_PANEL };
+/* Sixteen filters. Results lie far apart in a form larger than any cache: they are streamed. */
+static void filter16(const float *g, int64_t tap, const double *scale, float *u, int64_t point) {
+    enum { W = 16 };
     double taps[9 * W], half[18 * W], t[6 * W];
+    float row[W];
     for (int k = 0; k < 9; k++)
-        for (int64_t i = 0; i < w; i++)
-            taps[k * W + i] = (double)g[k * tap + i] * (scale ? scale[i] : 1.0);
+        for (int i = 0; i < W; i++)
+            taps[k * W + i] = (double)g[k * tap + i];
+    for (int k = 0; k < 9 && scale; k++)
+        for (int i = 0; i < W; i++)
+            taps[k * W + i] *= scale[i];
     for (int j = 0; j < 3; j++)
-        filter6(taps + j * W, taps + (3 + j) * W, taps + (6 + j) * W, w, half + j * W, 3 * W);
+        filter6(taps + j * W, taps + (3 + j) * W, taps + (6 + j) * W, W, half + j * W, 3 * W);
     for (int r = 0; r < 6; r++) {
-        filter6(half + 3 * r * W, half + (3 * r + 1) * W, half + (3 * r + 2) * W, w, t, W);
-        for (int j = 0; j < 6; j++)
-            for (int64_t i = 0; i < w; i++)
-                u[(6 * r + j) * point + i] = (float)t[j * W + i];
+        filter6(half + 3 * r * W, half + (3 * r + 1) * W, half + (3 * r + 2) * W, W, t, W);
+        for (int j = 0; j < 6; j++) {
+            for (int i = 0; i < W; i++)
+                row[i] = (float)t[j * W + i];
+            for (int i = 0; i < W; i += THAW_LANES)
+                vec_stream(u + (6 * r + j) * point + i, vec_load(row + i));
+        }
     }
+}
+
+void THAW_NAMED(thaw_winograd_filter)(const float *g, int64_t tap, int64_t w, const double *scale, float *u, int64_t point) {
+    for (int64_t i = 0; i < w; i += 16)
+        filter16(g + i, tap, scale ? scale + i : scale, u + i, point);
 }
 
 /* t = D d, 4 to 6: a polynomial with the coefficients d at the points. */
@@ -175,5 +188,3 @@ void THAW_NAMED(thaw_winograd_taps)(const float *u, int64_t point, int64_t w, fl
                 dkernel[(3 * r + j) * tap + i] = (float)t[j * W + i];
     }
 }
-
-void THAW_NAMED(thaw_fence)(void) { vec_fence(); }

@@ -4,6 +4,7 @@
 
 #include "kernels/isa.h"
 #include "kernels/kernels_fast.h"
+#include "kernels/winograd.h"
 
 static const char *const ISAS[] = {"avx512", "avx2", "portable"};
 
@@ -369,11 +370,68 @@ static void test_nan_stays(void **state) {
         }
 }
 
+/* Results too large for a cache take another way to memory; and so they do not where rows are no multiple of 64 bytes. */
+static void test_large_results(void **state) {
+    (void)state;
+    static const thaw_activation acts[] = {THAW_ACTIVATION_LINEAR, THAW_ACTIVATION_RELU, THAW_ACTIVATION_RELU6};
+    const conv_case list[] = {
+        {"1x1, large", window_of(300, 250, 5, 32, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0)},
+        {"1x1, large, rows of 33", window_of(300, 250, 5, 33, 1, 1, 1, 1, 1, 1, 0, 0, 0, 0)},
+        {"3x3, large", window_of(300, 250, 2, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1)},
+    };
+    const thaw_kernels *fast = thaw_kernels_fast(), *ref = thaw_kernels_reference();
+    for (int i = 0; i < 3; i++) {
+        const thaw_window *s = &list[i].s;
+        float *x = integers(input_of(s), 3), *kernel = integers(kernel_of(s), 3), *bias = integers(s->cout, 3);
+        float *y = unset(output_of(s)), *want = unset(output_of(s));
+        assert_int_equal(thaw_store_of(y, s->oh * s->ow, s->cout) == THAW_STORE_STREAM, i != 1);
+        for (int act = 0; act < 3; act++) {
+            ref->conv_forward(s, 1, x, kernel, bias, acts[act], want, NULL);
+            for (int isa = 0; isa < 3; isa++)
+                for (int mode = 0; mode < 2 && thaw_isa_choose(ISAS[isa]); mode++) {
+                    thaw_conv_mode_set(mode ? THAW_CONV_WINOGRAD : THAW_CONV_DIRECT);
+                    float *packed = unset((int64_t)fast->conv_pack_floats(s, false));
+                    void *scratch = scratch_of(fast->conv_scratch(s, 1));
+                    fast->conv_pack(s, false, kernel, NULL, packed);
+                    memset(y, 0xff, (size_t)output_of(s) * sizeof *y);
+                    fast->conv_forward_packed(s, 1, x, packed, bias, acts[act], y, scratch);
+                    if (mode && thaw_winograd_fits(s))
+                        assert_near(y, want, output_of(s), 1e-5, list[i].name);
+                    else
+                        assert_same(y, want, output_of(s), list[i].name);
+                    thaw_free(packed), thaw_free(scratch);
+                }
+        }
+        thaw_free(x), thaw_free(kernel), thaw_free(bias), thaw_free(y), thaw_free(want);
+    }
+}
+
+/* The gradient of relu by each instruction set, with a tail, in place and not, and where NaN meets it. */
+static void test_relu_gradient(void **state) {
+    (void)state;
+    for (int isa = 0; isa < 3; isa++)
+        for (int64_t count = 1; count < 70 && thaw_isa_choose(ISAS[isa]); count += 17)
+            for (int accumulate = 0; accumulate < 2; accumulate++) {
+                float *y = integers(count, 1), *dy = fractions(count), *dx = fractions(count), *in_place = copy_of(dy, count);
+                y[count / 2] = NAN;
+                float *before = copy_of(dx, count);
+                thaw_isa_get()->relu_gradient(count, y, dy, dx, accumulate);
+                thaw_isa_get()->relu_gradient(count, y, in_place, in_place, false);
+                for (int64_t i = 0; i < count; i++) {
+                    float gradient = y[i] > 0.0f ? dy[i] : 0.0f;
+                    assert_true(in_place[i] == gradient);
+                    assert_true(dx[i] == (accumulate ? before[i] + gradient : gradient));
+                }
+                thaw_free(y), thaw_free(dy), thaw_free(dx), thaw_free(in_place), thaw_free(before);
+            }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fast_equals_reference),  cmocka_unit_test(test_threads_never_change_bits),
         cmocka_unit_test(test_batch_never_changes_bits), cmocka_unit_test(test_reference_gradients),
         cmocka_unit_test(test_output_is_overwritten),  cmocka_unit_test(test_nan_stays),
+        cmocka_unit_test(test_large_results),          cmocka_unit_test(test_relu_gradient),
     };
     thaw_kernels_init();
     thaw_threads_set(2);
