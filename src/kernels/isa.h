@@ -36,8 +36,8 @@ typedef struct thaw_isa {
     /* The upper left rows x columns of the 4x4 tile A^T m A, with bias (w; NULL: none; none for ADD) and relu. */
     void (*winograd_output)(const float *m, int64_t point, int64_t w, const float *bias, bool relu, thaw_store store, float *y,
                             int64_t row, int64_t column, int rows, int columns);
-    /* u(36,w) = G g G^T of w 3x3 filters g(9,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double. u: multiples
-     * of 64 bytes, streamed. */
+    /* u(36,w) = G g G^T of w 3x3 filters g(9,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double.
+     * Streamed to u, at multiples of 64 bytes. */
     void (*winograd_filter)(const float *g, int64_t tap, int64_t w, const double *scale, float *u, int64_t point);
     /* Weight gradient F(3x3,4x4). m(36,c) = D dy D^T of a 4x4 tile of dy, D: powers of the points. */
     void (*winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, float *m, int64_t point);
