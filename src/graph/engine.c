@@ -100,18 +100,64 @@ static void make_folded(const thaw_engine *e, const thaw_pack *pack, float *to) 
     }
 }
 
+static size_t packed_floats(const thaw_engine *e, const thaw_pack *pack) {
+    return thaw_align(e->kernels->conv_pack_floats(&pack->window, pack->backward) * sizeof(float)) / sizeof(float);
+}
+
+/* The packed kernel; with a norm folded in, times scale(Cout), and behind it bias*scale + shift (Cout). */
+static void make_conv(const thaw_engine *e, const thaw_pack *pack, float *to) {
+    const float *kernel = layer_tensor_data(e, pack->layer, "kernel"), *bias = layer_tensor_data(e, pack->layer, "bias");
+    double *scales = NULL;
+    if (pack->norm >= 0) {
+        const norm_tensors norm = norm_of(e, pack->norm);
+        float *folded = to + packed_floats(e, pack);
+        scales = (double *)(void *)e->scratch;
+        for (int64_t i = 0; i < pack->c; i++) {
+            double shift, inv_std;
+            norm_constants(&norm, i, &scales[i], &shift, &inv_std);
+            folded[i] = (float)((bias ? (double)bias[i] : 0.0) * scales[i] + shift);
+        }
+    }
+    e->kernels->conv_pack(&pack->window, pack->backward, kernel, scales, to);
+}
+
 static void make_pack(const thaw_engine *e, const thaw_pack *pack, float *to) {
-    if (pack->kind == THAW_PACK_SCALE)
-        make_scale(e, pack, to);
+    switch (pack->kind) {
+    case THAW_PACK_SCALE: make_scale(e, pack, to); break;
+    case THAW_PACK_FOLDED: make_folded(e, pack, to); break;
+    case THAW_PACK_CONV: make_conv(e, pack, to); break;
+    }
+}
+
+/* Packs of the suffix in inference form may lie among those of its training form. */
+static const float *pack_data(const thaw_engine *e, int which, int pack) {
+    const thaw_pack *p = &tape_of(e, which)->packs[pack];
+    return e->packs[p->lent ? 1 : which] + p->offset;
+}
+
+static void conv_forward(thaw_engine *e, int which, const thaw_op *op, int64_t n, const float *x, float *y) {
+    const thaw_pack *pack = op->pack >= 0 ? &tape_of(e, which)->packs[op->pack] : NULL;
+    const thaw_tensor *kernel = &e->model->layers[op->layer].tensors[0];
+    const float *data = pack ? pack_data(e, which, op->pack) : kernel->data, *bias = layer_tensor_data(e, op->layer, "bias");
+    bool packed = pack && pack->kind == THAW_PACK_CONV;
+    if (pack && pack->norm >= 0)
+        bias = data + (packed ? packed_floats(e, pack) : kernel->count);
+    (packed ? e->kernels->conv_forward_packed : e->kernels->conv_forward)(&op->window, n, x, data, bias, op->act, y,
+                                                                          e->scratch);
+}
+
+static void conv_backward_data(thaw_engine *e, const thaw_op *op, int64_t n, const float *dy, float *dx, bool add) {
+    if (op->pack_backward >= 0)
+        e->kernels->conv_backward_data_packed(&op->window, n, dy, pack_data(e, 1, op->pack_backward), dx, add, e->scratch);
     else
-        make_folded(e, pack, to);
+        e->kernels->conv_backward_data(&op->window, n, dy, e->model->layers[op->layer].tensors[0].data, dx, add, e->scratch);
 }
 
 static void make_packs(thaw_engine *e, bool all) {
     for (int which = 0; which < 3; which++) {
         const thaw_tape *tape = tape_of(e, which);
         for (int i = 0; tape && i < tape->n_packs; i++)
-            if (all || tape->packs[i].refresh)
+            if (!tape->packs[i].lent && (all || tape->packs[i].refresh))
                 make_pack(e, &tape->packs[i], e->packs[which] + tape->packs[i].offset);
     }
 }
@@ -203,14 +249,10 @@ static void forward_op(thaw_engine *e, int which, const thaw_op *op, int64_t n) 
     const float *x = value_data(e, tape, arena, op->in[0]);
     float *y = value_data(e, tape, arena, op->out);
     char *saved = op->saved >= 0 ? arena + tape->places[op->saved].offset : NULL;
-    const float *pack = op->pack >= 0 ? e->packs[which] + tape->packs[op->pack].offset : NULL;
+    const float *pack = op->pack >= 0 ? pack_data(e, which, op->pack) : NULL;
     int64_t rows = n * op->rows, c = op->c;
     switch (op->kind) {
-    case THAW_OP_CONV:
-        k->conv_forward(&op->window, n, x, pack ? pack : layer->tensors[0].data,
-                        pack ? pack + layer->tensors[0].count : layer_tensor_data(e, op->layer, "bias"), op->act, y,
-                        e->scratch);
-        break;
+    case THAW_OP_CONV: conv_forward(e, which, op, n, x, y); break;
     case THAW_OP_DENSE:
         k->dense_forward(rows, op->in_c, c, x, layer->tensors[0].data, layer_tensor_data(e, op->layer, "bias"), op->act, y,
                          e->scratch);
@@ -272,7 +314,7 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
     const float *y = value_data(e, tape, e->suffix_arena, op->out);
     float *dy = gradient_data(e, tape, op->out);
     char *saved = op->saved >= 0 ? e->suffix_arena + tape->places[op->saved].offset : NULL;
-    const float *pack = op->pack >= 0 ? e->packs[1] + tape->packs[op->pack].offset : NULL;
+    const float *pack = op->pack >= 0 ? pack_data(e, 1, op->pack) : NULL;
     float *dx = tape->values[op->in[0]].gradient >= 0 ? gradient_data(e, tape, op->in[0]) : NULL;
     bool add = dx && e->written[op->in[0]];
 
@@ -303,7 +345,7 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
         if (op->wants_dw)
             k->conv_backward_weights(&op->window, n, x, dy, first, second, e->scratch);
         if (dx)
-            k->conv_backward_data(&op->window, n, dy, layer->tensors[0].data, dx, add, e->scratch);
+            conv_backward_data(e, op, n, dy, dx, add);
         break;
     case THAW_OP_DENSE:
         if (op->wants_dw)
@@ -469,7 +511,7 @@ uint64_t thaw_engine_frozen_hash(const thaw_engine *e) {
     for (int which = 0; which < 3; which++) {
         const thaw_tape *tape = tape_of(e, which);
         for (int i = 0; tape && i < tape->n_packs; i++)
-            if (!tape->packs[i].refresh)
+            if (!tape->packs[i].lent && !tape->packs[i].refresh)
                 hash = thaw_hash(e->packs[which] + tape->packs[i].offset, tape->packs[i].count * sizeof(float), hash);
     }
     return hash;

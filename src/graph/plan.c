@@ -160,14 +160,17 @@ static void set_scratch(thaw_tape *tape, const thaw_plan *plan) {
             for (int t = 0; t < layer->n_tensors; t++)
                 bytes += thaw_align(layer->tensors[t].count * sizeof(float));
         }
+        if (op->pack >= 0 && bytes < (size_t)tape->packs[op->pack].c * sizeof(double)) /* the engine folds in it */
+            bytes = (size_t)tape->packs[op->pack].c * sizeof(double);
         bytes = thaw_align(bytes); /* gradients of one more call are placed from its end */
         if (bytes > tape->scratch_bytes)
             tape->scratch_bytes = bytes;
     }
 }
 
-static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold) {
-    THAW_TRY(thaw_tape_lower(out, plan, in_set, training, fold));
+static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold,
+                             const thaw_tape *lender) {
+    THAW_TRY(thaw_tape_lower(out, plan, in_set, training, fold, lender));
     THAW_TRY(thaw_layout(*out, plan->max_batch));
     set_scratch(*out, plan);
     return THAW_OK;
@@ -229,10 +232,10 @@ thaw_status thaw_plan_compile(thaw_plan **out, const thaw_plan_request *request)
     for (size_t i = 0; i < nodes; i++)
         suffix[i] = !plan->prefix[i];
     set_boundary(plan);
-    THAW_GOTO(make_tape(&plan->tape_prefix, plan, plan->prefix, false, true));
+    THAW_GOTO(make_tape(&plan->tape_prefix, plan, plan->prefix, false, true, NULL));
     if (trains) {
-        THAW_GOTO(make_tape(&plan->tape_train, plan, suffix, true, false));
-        THAW_GOTO(make_tape(&plan->tape_infer, plan, suffix, false, false));
+        THAW_GOTO(make_tape(&plan->tape_train, plan, suffix, true, false, NULL));
+        THAW_GOTO(make_tape(&plan->tape_infer, plan, suffix, false, false, plan->tape_train));
         set_order(plan);
     }
     memset(suffix, 0, nodes * sizeof *suffix);

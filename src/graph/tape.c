@@ -13,6 +13,7 @@ typedef struct lowering {
     const thaw_model *model;
     const bool *in_set;
     bool training, fold;
+    const thaw_tape *lender;
     thaw_tape *tape;
     bool *done; /* per node: computed by the operation of a node before */
     int capacity_ops, capacity_values, capacity_places, capacity_packs;
@@ -38,7 +39,8 @@ static thaw_op *new_op(lowering *l, thaw_op_kind kind, int layer, const int *in,
     thaw_op *op = append(l, (void **)&l->tape->ops, &l->tape->n_ops, &l->capacity_ops, sizeof *op);
     if (!op)
         return NULL;
-    *op = (thaw_op){.kind = kind, .layer = layer, .n_in = n_in, .out = out, .pack = -1, .saved = -1, .rows = 1};
+    *op = (thaw_op){.kind = kind, .layer = layer, .n_in = n_in, .out = out, .pack = -1, .pack_backward = -1,
+                     .saved = -1, .rows = 1};
     op->in = thaw_calloc((size_t)n_in, sizeof *op->in);
     if (!op->in) {
         l->failed = true;
@@ -66,20 +68,53 @@ static int new_place(lowering *l, size_t per_image, size_t fixed) {
     return l->tape->n_places - 1;
 }
 
-static int new_pack(lowering *l, thaw_pack_kind kind, int layer, int norm, int64_t c, size_t count) {
+static bool same_pack(const thaw_pack *a, const thaw_pack *b) {
+    const thaw_window *v = &a->window, *w = &b->window;
+    return a->kind == b->kind && a->layer == b->layer && a->norm == b->norm && a->backward == b->backward && v->h == w->h &&
+           v->w == w->w && v->pad_top == w->pad_top && v->pad_left == w->pad_left && v->oh == w->oh && v->ow == w->ow;
+}
+
+/* Index of a pack like `wanted`, of wanted->count floats. */
+static int new_pack(lowering *l, const thaw_pack *wanted) {
     const thaw_plan *plan = l->plan;
+    const thaw_pack *lent = NULL;
     for (int i = 0; i < l->tape->n_packs; i++) /* calls of a shared layer share its packed form */
-        if (l->tape->packs[i].kind == kind && l->tape->packs[i].layer == layer && l->tape->packs[i].norm == norm)
+        if (same_pack(&l->tape->packs[i], wanted))
             return i;
+    for (int i = 0; l->lender && i < l->lender->n_packs; i++)
+        if (same_pack(&l->lender->packs[i], wanted))
+            lent = &l->lender->packs[i];
     thaw_pack *pack = append(l, (void **)&l->tape->packs, &l->tape->n_packs, &l->capacity_packs, sizeof *pack);
     if (!pack)
         return -1;
-    count = thaw_align(count * sizeof(float)) / sizeof(float);
-    *pack = (thaw_pack){.kind = kind, .layer = layer, .norm = norm, .c = c, .count = count,
-                        .offset = l->tape->pack_floats,
-                        .refresh = plan->model->layers[layer].n_tensors > 0 && plan->trainable[layer]};
-    l->tape->pack_floats += count;
+    if (lent) {
+        *pack = *lent;
+        pack->lent = true;
+        return l->tape->n_packs - 1;
+    }
+    *pack = *wanted;
+    pack->count = thaw_align(wanted->count * sizeof(float)) / sizeof(float);
+    pack->offset = l->tape->pack_floats;
+    pack->refresh = plan->model->layers[pack->layer].n_tensors > 0 && plan->trainable[pack->layer];
+    l->tape->pack_floats += pack->count;
     return l->tape->n_packs - 1;
+}
+
+static int scale_pack(lowering *l, int layer, int64_t c) {
+    return new_pack(l, &(thaw_pack){.kind = THAW_PACK_SCALE, .layer = layer, .norm = -1, .c = c, .count = 3 * (size_t)c});
+}
+
+/* Packed form of a convolution's kernel where the kernels have one; else its folded form, or none (-1). */
+static int conv_pack(lowering *l, int layer, int norm, const thaw_window *window, bool backward) {
+    size_t floats = thaw_kernels_get()->conv_pack_floats(window, backward), bias = norm >= 0 ? (size_t)window->cout : 0;
+    thaw_pack pack = {.kind = THAW_PACK_CONV, .layer = layer, .norm = norm, .backward = backward, .window = *window,
+                      .c = window->cout, .count = thaw_align(floats * sizeof(float)) / sizeof(float) + bias};
+    if (floats > 0)
+        return new_pack(l, &pack);
+    if (norm < 0)
+        return -1;
+    return new_pack(l, &(thaw_pack){.kind = THAW_PACK_FOLDED, .layer = layer, .norm = norm, .c = window->cout,
+                                    .count = l->model->layers[layer].tensors[0].count + bias});
 }
 
 static int slot_of(const thaw_plan *plan, int node) {
@@ -203,7 +238,6 @@ static double window_flop(const thaw_window *w) {
 }
 
 static void lower_conv(lowering *l, int node) {
-    const thaw_layer *layer = layer_of(l, node);
     int layer_index = l->model->nodes[node].layer;
     int source = l->model->nodes[node].inputs[0];
     const int64_t *pad = NULL;
@@ -240,9 +274,8 @@ static void lower_conv(lowering *l, int node) {
     op->act = act;
     op->rows = window.oh * window.ow;
     op->c = window.cout;
-    if (norm >= 0)
-        op->pack = new_pack(l, THAW_PACK_FOLDED, layer_index, norm, window.cout,
-                            layer->tensors[0].count + (size_t)window.cout);
+    int pack = conv_pack(l, layer_index, norm, &window, false);
+    op->pack = pack;
     l->tape->forward_flop += window_flop(&window);
     if (late != THAW_ACTIVATION_LINEAR) {
         int z = out;
@@ -310,7 +343,7 @@ static void lower_norm(lowering *l, int node) {
     if (batch)
         op->saved = new_place(l, 0, 3 * (size_t)c * sizeof(float)); /* mean, inv_std, batch_var */
     else
-        op->pack = new_pack(l, THAW_PACK_SCALE, n->layer, -1, c, 3 * (size_t)c);
+        op->pack = scale_pack(l, n->layer, c);
 }
 
 static void lower_pool(lowering *l, int node) {
@@ -362,7 +395,7 @@ static void lower_rows(lowering *l, int node, thaw_op_kind kind) {
         const thaw_shape *from = &l->model->nodes[n->inputs[0]].shape;
         op->window = (thaw_window){.h = from->dim[0], .w = from->dim[1], .cin = c};
     } else if (kind == THAW_OP_SCALE_SHIFT) {
-        op->pack = new_pack(l, THAW_PACK_SCALE, n->layer, -1, c, 3 * (size_t)c);
+        op->pack = scale_pack(l, n->layer, c);
     } else if (kind == THAW_OP_DROPOUT) { /* one range of draw numbers a layer: draw = key + element/4 */
         op->key = (uint32_t)thaw_hash_text(layer_of(l, node)->name, (uint64_t)node);
     }
@@ -447,6 +480,10 @@ static void set_lifetimes(lowering *l) {
                     return;
                 tape->values[op->out].gradient = place;
             }
+            if (op->wants_dx && op->kind == THAW_OP_CONV) {
+                int pack = conv_pack(l, op->layer, -1, &op->window, true);
+                op->pack_backward = pack;
+            }
             double flop = op->kind == THAW_OP_CONV    ? window_flop(&op->window)
                           : op->kind == THAW_OP_DENSE ? dense_flop(op)
                                                       : 0.0;
@@ -489,10 +526,12 @@ static void mark_shared(thaw_tape *tape) {
                 tape->ops[i].again = true;
 }
 
-thaw_status thaw_tape_lower(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold) {
+thaw_status thaw_tape_lower(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold,
+                            const thaw_tape *lender) {
     const thaw_model *model = plan->model;
     thaw_tape *tape = thaw_calloc(1, sizeof *tape);
-    lowering l = {.plan = plan, .model = model, .in_set = in_set, .training = training, .fold = fold, .tape = tape};
+    lowering l = {.plan = plan, .model = model, .in_set = in_set, .training = training, .fold = fold, .lender = lender,
+                  .tape = tape};
     *out = NULL;
     if (tape) {
         tape->training = training;

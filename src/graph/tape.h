@@ -50,14 +50,18 @@ typedef struct thaw_value {
     int gradient;     /* index into tape->places of d(loss)/d(value), -1: none */
 } thaw_value;
 
-/* Derived weights. Layout of SCALE: scale(c), shift(c), inv_std(c); of FOLDED: kernel, bias(cout). */
-typedef enum thaw_pack_kind { THAW_PACK_SCALE, THAW_PACK_FOLDED } thaw_pack_kind;
+/* Derived weights. Layout of SCALE: scale(c), shift(c), inv_std(c); of FOLDED: kernel, bias(cout); of CONV: the packed form
+ * of the kernel for a window (kernels.h), from the start of the next 64 bytes bias(cout) where a norm is folded in. */
+typedef enum thaw_pack_kind { THAW_PACK_SCALE, THAW_PACK_FOLDED, THAW_PACK_CONV } thaw_pack_kind;
 typedef struct thaw_pack {
     thaw_pack_kind kind;
-    int layer;    /* BatchNormalization or Rescaling (SCALE); Conv2D or Dense (FOLDED) */
-    int norm;     /* FOLDED: the BatchNormalization folded in */
-    bool refresh; /* depends on trained tensors: made again after every update */
-    int64_t c;    /* channels */
+    int layer;          /* BatchNormalization or Rescaling (SCALE); Conv2D (FOLDED, CONV) */
+    int norm;           /* the BatchNormalization folded in; -1: none */
+    bool backward;      /* CONV: for the data gradient */
+    thaw_window window; /* CONV */
+    bool refresh;       /* depends on trained tensors: made again after every update */
+    bool lent;          /* lies in the packs of the tape that lends to this one, at offset */
+    int64_t c;          /* channels */
     size_t count, offset; /* floats */
 } thaw_pack;
 
@@ -70,6 +74,7 @@ typedef struct thaw_op {
     thaw_window window;
     thaw_activation act;    /* fused behind the operation */
     int pack;               /* index into tape->packs, -1: the layer's own tensors */
+    int pack_backward;      /* of the data gradient: likewise */
     int64_t rows, c;        /* per image: rows of c channels of the output (elementwise and dense operations) */
     int64_t in_c;           /* dense: inputs; */
     int saved;              /* place: argmax (per image) or batch statistics (fixed), -1 none */
@@ -95,8 +100,9 @@ typedef struct thaw_tape {
 
 /* Lowers the nodes with in_set[node] into a tape. Values of other nodes that are needed become boundary inputs; nodes in
  * plan->boundary that lie in the set are written to their slots. Folding of batch norm into convolutions only where
- * `fold`. */
-thaw_status thaw_tape_lower(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold);
+ * `fold`. Packs that the tape `lender` (may be NULL) has are used from there. */
+thaw_status thaw_tape_lower(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold,
+                            const thaw_tape *lender);
 void thaw_tape_free(thaw_tape *tape);
 /* Sets lifetimes' offsets and arena_bytes for `images` images: first fit by decreasing size. */
 thaw_status thaw_layout(thaw_tape *tape, int64_t images);

@@ -2,6 +2,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/isa.h"
 #include "kernels/kernels_fast.h"
 
 static float sigmoid(float v) { return 1.0f / (1.0f + expf(-v)); }
@@ -97,7 +98,7 @@ static void backward_piece(thaw_activation act, int64_t count, const float *x, c
     }                                                        \
     break
     switch (act) {
-    case THAW_ACTIVATION_RELU: THAW_GRADIENT(y[i] > 0.0f ? dy[i] : 0.0f);
+    case THAW_ACTIVATION_RELU: thaw_isa_get()->relu_gradient(count, y, dy, dx, accumulate); break;
     case THAW_ACTIVATION_RELU6: THAW_GRADIENT(((y[i] > 0.0f) & (y[i] < 6.0f)) ? dy[i] : 0.0f);
     case THAW_ACTIVATION_ELU: THAW_GRADIENT(y[i] < 0.0f ? dy[i] * (y[i] + 1.0f) : dy[i]);
     case THAW_ACTIVATION_TANH: THAW_GRADIENT(dy[i] * ((1.0f - y[i]) * (1.0f + y[i])));

@@ -86,9 +86,25 @@ static void conv_backward_weights(const thaw_window *s, int64_t n, const float *
     }
 }
 
+/* The definitions need no other form of a kernel than its own. */
+static size_t conv_pack_floats(const thaw_window *s, bool backward) {
+    (void)s, (void)backward;
+    return 0;
+}
+
+static void conv_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed) {
+    (void)backward;
+    for (int64_t i = 0; i < s->kh * s->kw * s->cin * s->cout; i++)
+        packed[i] = (float)((double)kernel[i] * (scale ? scale[i % s->cout] : 1.0));
+}
+
 void thaw_ref_conv(thaw_kernels *table) {
     table->conv_scratch = conv_scratch;
     table->conv_forward = conv_forward;
     table->conv_backward_data = conv_backward_data;
     table->conv_backward_weights = conv_backward_weights;
+    table->conv_pack_floats = conv_pack_floats;
+    table->conv_pack = conv_pack;
+    table->conv_forward_packed = conv_forward;
+    table->conv_backward_data_packed = conv_backward_data;
 }

@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "kernels/isa.h"
 #include "kernels/kernels_fast.h"
 
 static thaw_kernels fast = {.name = "fast"};
@@ -23,6 +24,7 @@ static void start_blas(void) {
 
 static void fill_fast(void) {
     thaw_fast_conv(&fast);
+    thaw_fast_conv_packed(&fast);
     thaw_fast_dense(&fast);
     thaw_fast_pool(&fast);
     thaw_fast_activation(&fast);
@@ -52,7 +54,8 @@ static void choose(void) {
     const char *config = openblas_get_config();
     size_t first = strcspn(config, " "), both = first + (config[first] == ' ');
     both += strcspn(config + both, " ");
-    snprintf(description, sizeof description, "fast (%.*s %s, 1 thread a call)", (int)both, config, openblas_get_corename());
+    snprintf(description, sizeof description, "fast (%s, convolution %s; %.*s %s, 1 thread a call)", thaw_isa_get()->name,
+             thaw_conv_mode_name(), (int)both, config, openblas_get_corename());
 }
 
 const thaw_kernels *thaw_kernels_get(void) {

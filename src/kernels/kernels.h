@@ -29,7 +29,7 @@ typedef struct thaw_kernels {
 
     /* y(n,oh,ow,cout) = act(conv(x(n,h,w,cin), kernel(kh,kw,cin,cout)) + bias(cout)); bias may be NULL. act is not
      * SOFTMAX. */
-    size_t (*conv_scratch)(const thaw_window *s, int64_t n); /* covers all three */
+    size_t (*conv_scratch)(const thaw_window *s, int64_t n); /* covers all of these */
     void (*conv_forward)(const thaw_window *s, int64_t n, const float *x, const float *kernel, const float *bias,
                          thaw_activation act, float *y, void *scratch);
     /* dx (n,h,w,cin) = (accumulate: +=) conv transposed of dy(n,oh,ow,cout). */
@@ -39,6 +39,16 @@ typedef struct thaw_kernels {
      * either may be NULL. */
     void (*conv_backward_weights)(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel,
                                   float *dbias, void *scratch);
+
+    /* A kernel that stays the same for several calls is packed once. backward: for the data gradient. Floats; 0: these
+     * kernels have no packed form of this shape, and the two functions below are not for it. */
+    size_t (*conv_pack_floats)(const thaw_window *s, bool backward);
+    /* Output channels of the kernel are multiplied by scale(cout) (NULL: 1; forward only) before anything is rounded. */
+    void (*conv_pack)(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed);
+    void (*conv_forward_packed)(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
+                                thaw_activation act, float *y, void *scratch);
+    void (*conv_backward_data_packed)(const thaw_window *s, int64_t n, const float *dy, const float *packed, float *dx,
+                                      bool accumulate, void *scratch);
 
     /* y(n,units) = act(x(n,in) kernel(in,units) + bias). n rows may be n*H*W rows for Dense on a map. */
     size_t (*dense_scratch)(int64_t n, int64_t in, int64_t units);
@@ -114,7 +124,7 @@ typedef struct thaw_kernels {
 const thaw_kernels *thaw_kernels_get(void);
 const thaw_kernels *thaw_kernels_reference(void);
 const thaw_kernels *thaw_kernels_fast(void);
-/* "fast (OpenBLAS 0.3.21 SkylakeX, 1 thread a call)" for the log. Static. */
+/* "fast (avx512, convolution auto; OpenBLAS 0.3.21 SkylakeX, 1 thread a call)" for the log. Static. */
 const char *thaw_kernels_describe(void);
 /* Once at start: OpenBLAS single-threaded inside our threads. */
 void thaw_kernels_init(void);

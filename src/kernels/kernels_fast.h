@@ -1,5 +1,6 @@
-/* Fast kernels: OpenBLAS (one thread a call) inside OpenMP threads that share pieces of work. What a piece is depends on the
- * shape of the data alone, so the number of threads never changes a bit. Each file fills its part of the table. */
+/* Fast kernels: own inner kernels (isa.h) and OpenBLAS (one thread a call) inside OpenMP threads that share pieces of work.
+ * What a piece is depends on the shape of the data alone, or leaves every sum as it is, so the number of threads never changes
+ * a bit. Each file fills its part of the table. */
 #ifndef THAW_KERNELS_FAST_H
 #define THAW_KERNELS_FAST_H
 
@@ -7,12 +8,22 @@
 #include "kernels/kernels.h"
 
 void thaw_fast_conv(thaw_kernels *table);
+void thaw_fast_conv_packed(thaw_kernels *table);
 void thaw_fast_dense(thaw_kernels *table);
 void thaw_fast_pool(thaw_kernels *table);
 void thaw_fast_activation(thaw_kernels *table);
 void thaw_fast_rows(thaw_kernels *table);
 void thaw_fast_dropout(thaw_kernels *table);
 void thaw_fast_batch_norm(thaw_kernels *table);
+
+/* Algorithm of convolutions: THAW_CONV at the first call; see conv_packed.c. */
+typedef enum thaw_conv_mode { THAW_CONV_AUTO, THAW_CONV_DIRECT, THAW_CONV_WINOGRAD, THAW_CONV_BLAS } thaw_conv_mode;
+thaw_conv_mode thaw_conv_mode_get(void);
+const char *thaw_conv_mode_name(void);
+void thaw_conv_mode_set(thaw_conv_mode wish); /* for tests */
+/* dkernel by the inner kernels of isa.h; n > 0. */
+void thaw_packed_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch);
+size_t thaw_packed_scratch(const thaw_window *s, int64_t n); /* of these, and of functions with a packed kernel */
 
 enum { THAW_PIECE = 8192 }; /* floats of a piece of an elementwise operation */
 

@@ -5,6 +5,8 @@
 #include "naive.h"
 
 #include "base/threads.h"
+#include "kernels/isa.h"
+#include "kernels/kernels_fast.h"
 
 /* What the reference kernels make of every network, computed by a process of its own: the table is chosen once. */
 typedef struct reference {
@@ -405,8 +407,8 @@ static void test_frozen_hash(void **state) {
         for (int k = 0; k < 3; k++) /* packed forms of frozen tensors are hashed and never made again */
             for (int p = 0; p < tapes[k]->n_packs; p++) {
                 int layer = tapes[k]->packs[p].layer;
-                bool norm = s->model->layers[layer].kind == THAW_LAYER_BATCH_NORMALIZATION;
-                assert_int_equal(tapes[k]->packs[p].refresh, norm && s->trainable[layer]);
+                bool weights = s->model->layers[layer].n_tensors > 0;
+                assert_int_equal(tapes[k]->packs[p].refresh, weights && s->trainable[layer]);
             }
         tear_down(s);
     }
@@ -484,6 +486,25 @@ static void test_memory_failures(void **state) {
     }
 }
 
+/* All of the above that computes, with every instruction set that the processor has and every algorithm of convolution. */
+static void test_algorithms(void **state) {
+    static const char *const isas[] = {"avx512", "avx2", "portable"};
+    static const thaw_conv_mode modes[] = {THAW_CONV_WINOGRAD, THAW_CONV_DIRECT, THAW_CONV_BLAS};
+    for (int isa = 0; isa < 3; isa++)
+        for (int mode = 0; mode < 3 && thaw_isa_choose(isas[isa]); mode++) {
+            thaw_conv_mode_set(modes[mode]);
+            test_fast_against_reference(state);
+            test_threads(state);
+            test_forms(state);
+            test_image_alone(state);
+            test_nothing_allocated(state);
+            test_no_images(state);
+            test_parameters(state);
+            test_frozen_hash(state);
+        }
+    thaw_conv_mode_set(THAW_CONV_AUTO);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     setup *s = set_up_network(&NETWORKS[0], NULL), *other = set_up_network(&NETWORKS[0], NULL);
@@ -512,6 +533,7 @@ int main(void) {
         cmocka_unit_test(test_frozen_hash),
         cmocka_unit_test(test_moving_statistics),
         cmocka_unit_test(test_memory_failures),
+        cmocka_unit_test(test_algorithms),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, read_reference, free_reference);

@@ -187,7 +187,7 @@ static void test_folding(void **state) {
     int convs = 0, folded = 0;
     for (int i = 0; i < tape->n_ops; i++) {
         convs += tape->ops[i].kind == THAW_OP_CONV;
-        folded += tape->ops[i].kind == THAW_OP_CONV && tape->ops[i].pack >= 0;
+        folded += tape->ops[i].kind == THAW_OP_CONV && tape->packs[tape->ops[i].pack].norm >= 0;
         assert_true(tape->ops[i].kind == THAW_OP_CONV || tape->ops[i].kind == THAW_OP_ADD);
     }
     assert_int_equal(convs, 6);
@@ -195,6 +195,46 @@ static void test_folding(void **state) {
     assert_int_equal(tape->ops[0].window.pad_top, 1); /* the padding went in too */
     assert_int_equal(tape->ops[0].act, THAW_ACTIVATION_RELU);
     tear_down(s);
+}
+
+/* Packed kernels: forward for each convolution, backward only where a data gradient is wanted, one for both forms of the
+ * suffix, made again only where trained. */
+static void test_packs(void **state) {
+    (void)state;
+    thaw_model *m = vgg16();
+    bool *trainable = thaw_calloc((size_t)m->n_layers, sizeof *trainable);
+    for (int i = 0; i < m->n_layers; i++) {
+        const char *name = m->layers[i].name;
+        trainable[i] = strcmp(name, "block5_conv1") == 0 || strcmp(name, "block5_conv3") == 0;
+    }
+    thaw_plan_request request = {m, trainable, NULL, 2, 1};
+    thaw_plan *plan = NULL;
+    assert_int_equal(thaw_plan_compile(&plan, &request), THAW_OK);
+    const thaw_tape *prefix = plan->tape_prefix, *train = plan->tape_train, *infer = plan->tape_infer;
+    assert_int_equal(prefix->n_packs, 10);
+    assert_int_equal(train->n_packs, 5);
+    assert_int_equal(infer->n_packs, 3);
+    size_t floats = 0;
+    for (int i = 0; i < train->n_packs; i++) {
+        const thaw_pack *pack = &train->packs[i];
+        assert_int_equal(pack->kind, THAW_PACK_CONV);
+        assert_false(pack->lent);
+        assert_int_equal(pack->refresh, trainable[pack->layer]);
+        assert_int_equal(pack->offset, floats);
+        assert_true(!pack->backward || strcmp(m->layers[pack->layer].name, "block5_conv1") != 0);
+        floats += pack->count;
+    }
+    assert_int_equal(train->pack_floats, floats);
+    for (int i = 0; i < infer->n_packs; i++) {
+        assert_true(infer->packs[i].lent && !infer->packs[i].backward);
+        assert_int_equal(infer->packs[i].offset, train->packs[i].offset);
+        assert_int_equal(infer->packs[i].layer, train->packs[i].layer);
+    }
+    assert_int_equal(infer->pack_floats, 0);
+    assert_int_equal(plan->memory.packed, (prefix->pack_floats + floats) * sizeof(float));
+    thaw_plan_free(plan);
+    thaw_free(trainable);
+    thaw_model_free(m);
 }
 
 static void test_final(void **state) {
@@ -317,7 +357,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_vgg16),         cmocka_unit_test(test_hash),
         cmocka_unit_test(test_marks),         cmocka_unit_test(test_folding),
-        cmocka_unit_test(test_final),         cmocka_unit_test(test_errors),
+        cmocka_unit_test(test_packs),         cmocka_unit_test(test_final),
+        cmocka_unit_test(test_errors),
         cmocka_unit_test(test_layout_random), cmocka_unit_test(test_layout_networks),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

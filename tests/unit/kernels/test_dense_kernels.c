@@ -93,7 +93,8 @@ static void test_table(void **state) {
     assert_string_equal(thaw_kernels_reference()->name, "reference");
     assert_string_equal(thaw_kernels_fast()->name, "fast");
     assert_ptr_equal(thaw_kernels_get(), thaw_kernels_fast());
-    assert_memory_equal(thaw_kernels_describe(), "fast (OpenBLAS ", 15);
+    assert_memory_equal(thaw_kernels_describe(), "fast (", 6);
+    assert_non_null(strstr(thaw_kernels_describe(), ", convolution auto; OpenBLAS "));
     assert_non_null(strstr(thaw_kernels_describe(), ", 1 thread a call)"));
     for (int which = 0; which < 2; which++) { /* every function is there */
         const thaw_kernels *table = which ? thaw_kernels_fast() : thaw_kernels_reference();

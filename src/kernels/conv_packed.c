@@ -1,0 +1,124 @@
+/* Which algorithm a convolution takes. It depends on the shape and on THAW_CONV, never on threads, batch or time:
+ *   auto      Winograd where it fits and pays, else products with panels
+ *   direct    products with panels
+ *   winograd  Winograd wherever it fits
+ *   blas      OpenBLAS for all, with kernels as they are */
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "kernels/conv_panels.h"
+#include "kernels/kernels_fast.h"
+#include "kernels/winograd.h"
+
+static thaw_conv_mode mode;
+static const char *const NAMES[] = {"auto", "direct", "winograd", "blas"};
+
+static void choose(void) {
+    const char *wish = getenv("THAW_CONV");
+    for (int i = 0; wish && i < 4; i++)
+        if (strcmp(wish, NAMES[i]) == 0) {
+            mode = (thaw_conv_mode)i;
+            return;
+        }
+    if (wish && *wish)
+        thaw_warn("THAW_CONV=%s is not known and ignored; auto, direct, winograd and blas are", wish);
+}
+
+thaw_conv_mode thaw_conv_mode_get(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, choose);
+    return mode;
+}
+
+void thaw_conv_mode_set(thaw_conv_mode wish) {
+    thaw_conv_mode_get();
+    mode = wish;
+}
+
+const char *thaw_conv_mode_name(void) { return NAMES[thaw_conv_mode_get()]; }
+
+/* Enough channels to pay for the transforms, and a map that fills its tiles: at least 1.5 times fewer products. */
+static bool pays(const thaw_window *s) {
+    int64_t tiles = thaw_ceil_div(s->oh, 4) * thaw_ceil_div(s->ow, 4);
+    return s->cin >= 16 && s->cout >= 16 && 9 * s->oh * s->ow * 2 >= 3 * 36 * tiles;
+}
+
+static bool takes_winograd(const thaw_window *s) {
+    thaw_conv_mode m = thaw_conv_mode_get();
+    return thaw_winograd_fits(s) && (m == THAW_CONV_WINOGRAD || (m == THAW_CONV_AUTO && pays(s)));
+}
+
+static bool turned_takes_winograd(const thaw_window *s) {
+    if (!thaw_winograd_fits(s))
+        return false;
+    thaw_window turned = thaw_winograd_turned(s);
+    return takes_winograd(&turned);
+}
+
+static size_t conv_pack_floats(const thaw_window *s, bool backward) {
+    if (thaw_conv_mode_get() == THAW_CONV_BLAS)
+        return 0;
+    if (backward && turned_takes_winograd(s)) {
+        thaw_window turned = thaw_winograd_turned(s);
+        return thaw_winograd_pack_floats(&turned);
+    }
+    return !backward && takes_winograd(s) ? thaw_winograd_pack_floats(s) : thaw_panels_pack_floats(s, backward);
+}
+
+static void conv_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed) {
+    if (backward && turned_takes_winograd(s))
+        thaw_winograd_pack_turned(s, kernel, packed);
+    else if (!backward && takes_winograd(s))
+        thaw_winograd_pack(s, kernel, scale, packed);
+    else
+        thaw_panels_pack(s, backward, kernel, scale, packed);
+}
+
+static void conv_forward_packed(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
+                                thaw_activation act, float *y, void *scratch) {
+    if (takes_winograd(s))
+        thaw_winograd_forward(s, n, x, packed, bias, act, false, y, scratch);
+    else
+        thaw_panels_forward(s, n, x, packed, bias, act, y, scratch);
+}
+
+static void conv_backward_data_packed(const thaw_window *s, int64_t n, const float *dy, const float *packed, float *dx,
+                                      bool accumulate, void *scratch) {
+    if (turned_takes_winograd(s)) {
+        thaw_window turned = thaw_winograd_turned(s);
+        thaw_winograd_forward(&turned, n, dy, packed, NULL, THAW_ACTIVATION_LINEAR, accumulate, dx, scratch);
+    } else {
+        thaw_panels_backward_data(s, n, dy, packed, dx, accumulate, scratch);
+    }
+}
+
+void thaw_packed_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch) {
+    if (takes_winograd(s))
+        thaw_winograd_weights(s, n, x, dy, dkernel, scratch);
+    else
+        thaw_panels_weights(s, n, x, dy, dkernel, scratch);
+}
+
+size_t thaw_packed_scratch(const thaw_window *s, int64_t n) {
+    if (thaw_conv_mode_get() == THAW_CONV_BLAS)
+        return 0;
+    size_t most = thaw_panels_scratch(s, n);
+    if (thaw_winograd_fits(s)) {
+        thaw_window turned = thaw_winograd_turned(s);
+        size_t sizes[] = {takes_winograd(s) ? thaw_winograd_scratch(s) : 0,
+                          takes_winograd(s) ? thaw_winograd_weights_scratch(s, n) : 0,
+                          turned_takes_winograd(s) ? thaw_winograd_scratch(&turned) : 0};
+        for (int i = 0; i < 3; i++)
+            most = sizes[i] > most ? sizes[i] : most;
+    }
+    return most;
+}
+
+void thaw_fast_conv_packed(thaw_kernels *table) {
+    table->conv_pack_floats = conv_pack_floats;
+    table->conv_pack = conv_pack;
+    table->conv_forward_packed = conv_forward_packed;
+    table->conv_backward_data_packed = conv_backward_data_packed;
+}

@@ -1,0 +1,64 @@
+/* Vectors of floats for the files that are compiled once per instruction set (*_isa.c). The build sets THAW_ISA (a word) and
+ * THAW_LANES (floats of a vector). */
+#ifndef THAW_KERNELS_SIMD_H
+#define THAW_KERNELS_SIMD_H
+
+#define THAW_PASTE2(a, b) a##_##b
+#define THAW_PASTE(a, b) THAW_PASTE2(a, b)
+#define THAW_NAMED(name) THAW_PASTE(name, THAW_ISA) /* thaw_multiply -> thaw_multiply_avx2 */
+
+#if THAW_LANES == 16
+#include <immintrin.h>
+typedef __m512 vec;
+static inline vec vec_load(const float *p) { return _mm512_loadu_ps(p); }
+static inline void vec_store(float *p, vec a) { _mm512_storeu_ps(p, a); }
+static inline vec vec_all(float a) { return _mm512_set1_ps(a); }
+static inline vec vec_add(vec a, vec b) { return _mm512_add_ps(a, b); }
+static inline vec vec_subtract(vec a, vec b) { return _mm512_sub_ps(a, b); }
+static inline vec vec_multiply(vec a, vec b) { return _mm512_mul_ps(a, b); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm512_fmadd_ps(a, b, c); }
+static inline vec vec_relu(vec a) { return _mm512_max_ps(_mm512_setzero_ps(), a); } /* NaN stays NaN: the second is taken */
+/* b where a > 0, else 0 */
+static inline vec vec_where_positive(vec a, vec b) {
+    return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GT_OQ), b);
+}
+/* To aligned memory past the caches: who reads it in another thread does so behind a fence. */
+static inline void vec_stream(float *p, vec a) { _mm512_stream_ps(p, a); }
+static inline void vec_fence(void) { _mm_sfence(); }
+#elif THAW_LANES == 8
+#include <immintrin.h>
+typedef __m256 vec;
+static inline vec vec_load(const float *p) { return _mm256_loadu_ps(p); }
+static inline void vec_store(float *p, vec a) { _mm256_storeu_ps(p, a); }
+static inline vec vec_all(float a) { return _mm256_set1_ps(a); }
+static inline vec vec_add(vec a, vec b) { return _mm256_add_ps(a, b); }
+static inline vec vec_subtract(vec a, vec b) { return _mm256_sub_ps(a, b); }
+static inline vec vec_multiply(vec a, vec b) { return _mm256_mul_ps(a, b); }
+static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c); }
+static inline vec vec_relu(vec a) { return _mm256_max_ps(_mm256_setzero_ps(), a); }
+static inline vec vec_where_positive(vec a, vec b) {
+    return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GT_OQ), b);
+}
+static inline void vec_stream(float *p, vec a) { _mm256_stream_ps(p, a); }
+static inline void vec_fence(void) { _mm_sfence(); }
+#else /* any machine; a product and a sum are rounded one by one */
+#include <string.h>
+typedef float vec __attribute__((vector_size(16)));
+typedef int vec_mask __attribute__((vector_size(16)));
+static inline vec vec_load(const float *p) {
+    vec a;
+    memcpy(&a, p, sizeof a);
+    return a;
+}
+static inline void vec_store(float *p, vec a) { memcpy(p, &a, sizeof a); }
+static inline vec vec_all(float a) { return (vec){a, a, a, a}; }
+static inline vec vec_add(vec a, vec b) { return a + b; }
+static inline vec vec_subtract(vec a, vec b) { return a - b; }
+static inline vec vec_multiply(vec a, vec b) { return a * b; }
+static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
+static inline vec vec_relu(vec a) { return (vec)((vec_mask)a & ~(vec_mask)(a < vec_all(0.0f))); }
+static inline vec vec_where_positive(vec a, vec b) { return (vec)((vec_mask)b & (vec_mask)(a > vec_all(0.0f))); }
+static inline void vec_stream(float *p, vec a) { vec_store(p, a); }
+static inline void vec_fence(void) {}
+#endif
+#endif

@@ -1,0 +1,181 @@
+/* Winograd's F(4x4,3x3) (Lavin and Gray 2016): a tile of 4x4 outputs comes from 6x6 inputs by 36 products for each pair of
+ * channels instead of 144.
+ *
+ *     V = B^T d B            36 matrices (tiles, cin)       inner kernels: isa.h
+ *     M = V U                36 products with the packed kernel U = G g G^T
+ *     y = A^T M A + bias
+ *
+ * A piece of work is a block of tiles, of one image or of several, times a range of panels of output channels. Its V stays in
+ * a near cache while the panels pass, and the M of a panel never leaves the second level. A tile's bits come from its own
+ * rows alone (isa.h), so neither the size of a block nor what else is in it changes them. */
+#include "kernels/winograd.h"
+
+#include <omp.h>
+#include <string.h>
+
+#include "kernels/winograd_tiles.h"
+
+enum {
+    LINE = 16,     /* floats added to rows of V, so that their distance is no power of two */
+    UNIT = 12,     /* blocks have whole units of tiles, as the inner kernels like them */
+    FEW_TILES = 24, /* of a block: V, M and the panels of a shallow layer fit the second-level cache together */
+    MANY_TILES = 48, /* of a deep one: the packed kernel comes from far, and is used more often */
+    FILTERS = 16   /* input channels whose filters are transformed in one piece */
+};
+
+bool thaw_winograd_fits(const thaw_window *s) {
+    return s->kh == 3 && s->kw == 3 && s->sh == 1 && s->sw == 1 && s->dh == 1 && s->dw == 1;
+}
+
+thaw_window thaw_winograd_turned(const thaw_window *s) {
+    return (thaw_window){.h = s->oh, .w = s->ow, .cin = s->cout, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .dh = 1, .dw = 1,
+                         .pad_top = 2 - s->pad_top, .pad_left = 2 - s->pad_left, .oh = s->h, .ow = s->w, .cout = s->cin};
+}
+
+/* Packed: panels of output channels; of each, 36 matrices (cin, width). */
+size_t thaw_winograd_pack_floats(const thaw_window *s) {
+    return (size_t)(THAW_POINTS * s->cin * thaw_sixteens(s->cout));
+}
+
+static float *panel_of(const thaw_window *s, float *packed, int64_t panel) {
+    return packed + panel * THAW_POINTS * s->cin * THAW_PANEL;
+}
+
+void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed) {
+    const thaw_isa *isa = thaw_isa_get();
+    int64_t groups = thaw_ceil_div(s->cin, FILTERS);
+#pragma omp parallel for num_threads(thaw_threads()) schedule(static)
+    for (int64_t item = 0; item < thaw_panels(s->cout) * groups; item++) {
+        int64_t panel = item / groups, width = thaw_panel_width(s->cout, panel), co = panel * THAW_PANEL;
+        int64_t filters = thaw_least(width, s->cout - co);
+        float taps[9 * THAW_PANEL] = {0};
+        double factors[THAW_PANEL] = {0};
+        for (int64_t i = 0; scale && i < filters; i++)
+            factors[i] = scale[co + i];
+        for (int64_t ci = item % groups * FILTERS; ci < thaw_least(item % groups * FILTERS + FILTERS, s->cin); ci++) {
+            for (int64_t tap = 0; tap < 9; tap++)
+                memcpy(taps + tap * THAW_PANEL, kernel + (tap * s->cin + ci) * s->cout + co, (size_t)filters * sizeof *taps);
+            isa->winograd_filter(taps, THAW_PANEL, width, scale ? factors : NULL, panel_of(s, packed, panel) + ci * width,
+                                 s->cin * width);
+        }
+        isa->fence();
+    }
+}
+
+void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float *packed) {
+    const thaw_isa *isa = thaw_isa_get();
+    const thaw_window turned = thaw_winograd_turned(s);
+    int64_t groups = thaw_ceil_div(s->cout, FILTERS);
+#pragma omp parallel for num_threads(thaw_threads()) schedule(static)
+    for (int64_t item = 0; item < thaw_panels(s->cin) * groups; item++) {
+        int64_t panel = item / groups, width = thaw_panel_width(s->cin, panel), ci = panel * THAW_PANEL;
+        int64_t co = item % groups * FILTERS, filters = thaw_least(width, s->cin - ci), from = thaw_least(FILTERS, s->cout - co);
+        float taps[FILTERS][9 * THAW_PANEL] = {{0}}; /* of the filters from output channel co + k to inputs ci + i, turned */
+        for (int64_t tap = 0; tap < 9; tap++)
+            for (int64_t i = 0; i < filters; i++)
+                for (int64_t k = 0; k < from; k++)
+                    taps[k][tap * THAW_PANEL + i] = kernel[((8 - tap) * s->cin + ci + i) * s->cout + co + k];
+        for (int64_t k = 0; k < from; k++)
+            isa->winograd_filter(taps[k], THAW_PANEL, width, NULL, panel_of(&turned, packed, panel) + (co + k) * width,
+                                 s->cout * width);
+        isa->fence();
+    }
+}
+
+static int64_t most_tiles(const thaw_window *s) { return s->cin <= 128 ? FEW_TILES : MANY_TILES; }
+
+/* Distance of the matrices of the 36 points, of so many floats: an odd number of cache lines, so that the 36 places that a
+ * transform writes or reads do not fall into few sets of the cache. */
+static int64_t point_stride(int64_t floats) { return (floats / LINE | 1) * LINE; }
+
+/* Floats of a thread: V, M, one input tile with padding, one output tile, bias of a panel. */
+typedef struct room {
+    int64_t v, m, patch, bias, all;
+} room;
+
+static room room_of(const thaw_window *s) {
+    int64_t c = thaw_sixteens(s->cin), tiles = most_tiles(s);
+    room r = {.m = THAW_POINTS * point_stride(tiles * (c + LINE))};
+    r.patch = r.m + THAW_POINTS * point_stride(tiles * THAW_PANEL);
+    r.bias = r.patch + THAW_POINTS * thaw_most(c, THAW_PANEL);
+    r.all = r.bias + THAW_PANEL + LINE;
+    return r;
+}
+
+size_t thaw_winograd_scratch(const thaw_window *s) {
+    return (size_t)(thaw_threads() * room_of(s).all) * sizeof(float);
+}
+
+/* What becomes of the results of a panel. */
+typedef struct finish {
+    const float *bias; /* (width) */
+    int64_t width, n;  /* columns of the panel, of which n are channels */
+    thaw_activation act;
+    thaw_store store;
+} finish;
+
+/* Output tile `tile` from m: 36 rows of f->width, `point` apart. y is at the panel's first channel; piece: room for a tile. */
+static void transform_output(const thaw_isa *isa, const thaw_window *s, const thaw_tiling *t, int64_t tile, const float *m,
+                             int64_t point, const finish *f, float *y, float *piece) {
+    int64_t image = tile / (t->rows * t->columns), place = tile % (t->rows * t->columns);
+    int64_t y0 = place / t->columns * 4, x0 = place % t->columns * 4;
+    int rows = (int)thaw_least(4, s->oh - y0), columns = (int)thaw_least(4, s->ow - x0);
+    bool relu = f->act == THAW_ACTIVATION_RELU;
+    float *to = y + ((image * s->oh + y0) * s->ow + x0) * s->cout;
+    if (f->n == f->width)
+        isa->winograd_output(m, point, f->width, f->bias, relu, f->store, to, s->ow * s->cout, s->cout, rows, columns);
+    else
+        isa->winograd_output(m, point, f->width, f->bias, relu, THAW_STORE_SET, piece, 4 * f->width, f->width, rows, columns);
+    if (f->n == f->width && (relu || f->act == THAW_ACTIVATION_LINEAR))
+        return;
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++) {
+            float *cell = to + (i * s->ow + j) * s->cout;
+            const float *from = piece + (4 * i + j) * f->width;
+            for (int64_t k = 0; f->n < f->width && k < f->n; k++)
+                cell[k] = f->store == THAW_STORE_ADD ? cell[k] + from[k] : from[k];
+            if (!relu)
+                thaw_fast_activate(f->act, f->n, cell);
+        }
+}
+
+void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
+                           thaw_activation act, bool accumulate, float *y, void *scratch) {
+    const thaw_isa *isa = thaw_isa_get();
+    const thaw_tiling t = thaw_tiling_of(s);
+    const room r = room_of(s);
+    const int64_t tiles = n * t.rows * t.columns, panels = thaw_panels(s->cout), threads = thaw_threads();
+    const int64_t stride = thaw_sixteens(s->cin) + LINE, units = thaw_ceil_div(tiles, UNIT);
+    const int64_t blocks = thaw_ceil_div(tiles, most_tiles(s));
+    const bool once = act == THAW_ACTIVATION_LINEAR || act == THAW_ACTIVATION_RELU; /* y is not touched again */
+    const thaw_store store = accumulate ? THAW_STORE_ADD : once ? thaw_store_of(y, n * s->oh * s->ow, s->cout) : THAW_STORE_SET;
+    /* Few blocks: several threads share one, each with its own V, so that none waits for the last. */
+    int64_t ranges = 1;
+    while (blocks * ranges < 4 * threads && 2 * ranges <= panels)
+        ranges *= 2;
+#pragma omp parallel for num_threads((int)threads) schedule(dynamic)
+    for (int64_t item = 0; item < blocks * ranges; item++) {
+        int64_t block = item / ranges, range = item % ranges;
+        int64_t t0 = block * units / blocks * UNIT, t1 = thaw_least((block + 1) * units / blocks * UNIT, tiles), count = t1 - t0;
+        int64_t v_point = point_stride(count * stride), m_point;
+        float *v = (float *)scratch + omp_get_thread_num() * r.all, *m = v + r.m, *patch = v + r.patch, *shift = v + r.bias;
+        for (int64_t i = 0; i < count; i++)
+            thaw_tile_input(isa, s, &t, t0 + i, x, 0, stride - LINE, v + i * stride, v_point, patch);
+        for (int64_t panel = range * panels / ranges; panel < (range + 1) * panels / ranges; panel++) {
+            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
+            finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,
+                        .store = store};
+            static const float zero[THAW_PANEL];
+            const float *u = packed + panel * THAW_POINTS * s->cin * THAW_PANEL;
+            for (int64_t i = 0; bias && i < width; i++)
+                shift[i] = i < f.n ? bias[co + i] : 0.0f;
+            m_point = point_stride(count * width);
+            for (int64_t point = 0; point < THAW_POINTS; point++)
+                isa->multiply(count, width, s->cin, v + point * v_point, stride, u + point * s->cin * width, zero, false,
+                              false, m + point * m_point, width);
+            for (int64_t i = 0; i < count; i++)
+                transform_output(isa, s, &t, t0 + i, m + i * width, m_point, &f, y + co, patch);
+        }
+        isa->fence();
+    }
+}

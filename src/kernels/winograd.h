@@ -1,0 +1,26 @@
+/* Convolution 3x3 with stride 1 by Winograd's F(4x4,3x3), and its gradients. See winograd.c, winograd_weights.c. */
+#ifndef THAW_KERNELS_WINOGRAD_H
+#define THAW_KERNELS_WINOGRAD_H
+
+#include "kernels/kernels.h"
+
+/* 3x3, stride 1, dilation 1. */
+bool thaw_winograd_fits(const thaw_window *s);
+
+/* The packed kernel of s: the transform of each filter. Floats. */
+size_t thaw_winograd_pack_floats(const thaw_window *s);
+/* kernel(3,3,cin,cout), each output channel times scale(cout) (NULL: 1). */
+void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed);
+/* The same of the convolution that gives the data gradient of s. */
+thaw_window thaw_winograd_turned(const thaw_window *s);
+void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float *packed);
+
+/* y = act(conv(x) + bias), or y += conv(x). */
+size_t thaw_winograd_scratch(const thaw_window *s);
+void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
+                           thaw_activation act, bool accumulate, float *y, void *scratch);
+
+/* dkernel(3,3,cin,cout), overwritten; n > 0. */
+size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n);
+void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch);
+#endif

@@ -1,0 +1,213 @@
+/* Rounding errors of convolutions on what networks see: activations behind a relu, weights by He, against sums in double.
+ * Prints the table of errors: relative L2 of direct products and of Winograd. */
+#include "kernel_case.h"
+
+#include "kernels/isa.h"
+#include "kernels/kernels_fast.h"
+#include "kernels/winograd.h"
+
+typedef struct error_case {
+    const char *name;
+    int64_t n;
+    thaw_window s;
+} error_case;
+
+static int cases(const error_case **out) {
+    static error_case list[32];
+    int count = 0;
+#define CASE(text, images, ...) list[count++] = (error_case){text, images, window_of(__VA_ARGS__)}
+    /*                                     n   h   w  cin cout kh kw sh sw dh dw  pads */
+    CASE("vgg16 block1 64-64", 1, 32, 32, 64, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("vgg16 block2 128-128", 1, 28, 28, 128, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("vgg16 block3 256-256", 1, 20, 20, 256, 256, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("vgg16 block4 256-512", 1, 14, 14, 256, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("vgg16 block5 512-512", 1, 14, 14, 512, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("vgg16 at 150, block5", 1, 9, 9, 512, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("vgg16 at 150, block4", 1, 18, 18, 256, 128, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("resnet50 conv2 64-64", 2, 56, 56, 64, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("resnet50 conv5 512-512", 2, 7, 7, 512, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("inception valid 32-32", 1, 31, 33, 32, 32, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0);
+    CASE("inception 80-192 valid", 1, 17, 18, 80, 192, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0);
+    CASE("odd channels, odd map", 3, 13, 11, 19, 37, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("one padding a side", 2, 10, 6, 48, 20, 3, 3, 1, 1, 1, 1, 1, 0, 0, 1);
+    CASE("padding 2", 2, 7, 8, 24, 40, 3, 3, 1, 1, 1, 1, 2, 2, 2, 2);
+    CASE("smaller than a tile", 4, 3, 2, 32, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("many tiles", 2, 128, 128, 16, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    CASE("many images of one tile", 200, 4, 4, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+#undef CASE
+    *out = list;
+    return count;
+}
+
+static float *normal(int64_t count, double deviation, bool relu) {
+    float *to = thaw_malloc((size_t)count * sizeof *to);
+    for (int64_t i = 0; i < count; i++) {
+        double u = ((double)case_draw() + 1.0) / 0x1p31, v = (double)case_draw() / 0x1p31;
+        double value = deviation * sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
+        to[i] = relu && value < 0.0 ? 0.0f : (float)value;
+    }
+    return to;
+}
+
+/* Calls visit for each pair of an output place and a tap that lies inside. */
+#define EACH_TAP(s, n)                                                                                                 \
+    for (int64_t image = 0; image < (n); image++)                                                                      \
+        for (int64_t oy = 0; oy < (s)->oh; oy++)                                                                       \
+            for (int64_t ox = 0; ox < (s)->ow; ox++)                                                                   \
+                for (int64_t ty = 0; ty < 3; ty++)                                                                     \
+                    for (int64_t tx = 0; tx < 3; tx++)                                                                 \
+                        if (oy + ty - (s)->pad_top >= 0 && oy + ty - (s)->pad_top < (s)->h &&                          \
+                            ox + tx - (s)->pad_left >= 0 && ox + tx - (s)->pad_left < (s)->w)
+#define AT_X(s) (((image * (s)->h + oy + ty - (s)->pad_top) * (s)->w + ox + tx - (s)->pad_left) * (s)->cin)
+#define AT_Y(s) (((image * (s)->oh + oy) * (s)->ow + ox) * (s)->cout)
+#define AT_K(s) ((ty * 3 + tx) * (s)->cin * (s)->cout)
+
+static double *zeros(int64_t count) { return thaw_calloc((size_t)count, sizeof(double)); }
+
+static double *true_forward(const thaw_window *s, int64_t n, const float *x, const float *kernel) {
+    double *y = zeros(n * s->oh * s->ow * s->cout);
+    EACH_TAP(s, n)
+    for (int64_t ci = 0; ci < s->cin; ci++)
+        for (int64_t co = 0; co < s->cout; co++)
+            y[AT_Y(s) + co] += (double)x[AT_X(s) + ci] * (double)kernel[AT_K(s) + ci * s->cout + co];
+    return y;
+}
+
+static double *true_data(const thaw_window *s, int64_t n, const float *dy, const float *kernel) {
+    double *dx = zeros(n * s->h * s->w * s->cin);
+    EACH_TAP(s, n)
+    for (int64_t ci = 0; ci < s->cin; ci++) {
+        double sum = 0.0;
+        for (int64_t co = 0; co < s->cout; co++)
+            sum += (double)dy[AT_Y(s) + co] * (double)kernel[AT_K(s) + ci * s->cout + co];
+        dx[AT_X(s) + ci] += sum;
+    }
+    return dx;
+}
+
+static double *true_weights(const thaw_window *s, int64_t n, const float *x, const float *dy) {
+    double *dk = zeros(9 * s->cin * s->cout);
+    EACH_TAP(s, n)
+    for (int64_t ci = 0; ci < s->cin; ci++)
+        for (int64_t co = 0; co < s->cout; co++)
+            dk[AT_K(s) + ci * s->cout + co] += (double)x[AT_X(s) + ci] * (double)dy[AT_Y(s) + co];
+    return dk;
+}
+
+/* |a - (b + added)| / |b + added| */
+static double error_of(const float *a, const double *b, const float *added, int64_t count) {
+    double difference = 0.0, size = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        double want = b[i] + (added ? (double)added[i] : 0.0);
+        difference += ((double)a[i] - want) * ((double)a[i] - want);
+        size += want * want;
+    }
+    return sqrt(difference / size);
+}
+
+enum { FORWARD, DATA, WEIGHTS, DIRECTIONS };
+static const double LIMITS[DIRECTIONS] = {3e-6, 1e-5, 1e-5};
+
+static void measure(const error_case *t, const float *x, const float *dy, const float *kernel, double *const truth[DIRECTIONS],
+                    double errors[DIRECTIONS]) {
+    const thaw_kernels *fast = thaw_kernels_fast();
+    const thaw_window *s = &t->s;
+    int64_t in = t->n * s->h * s->w * s->cin, out = t->n * s->oh * s->ow * s->cout, size = 9 * s->cin * s->cout;
+    float *y = unset(out), *dx = normal(in, 0.5, false), *before = copy_of(dx, in), *dk = unset(size);
+    void *scratch = scratch_of(fast->conv_scratch(s, t->n));
+    for (int backward = 0; backward < 2; backward++) {
+        float *packed = unset((int64_t)fast->conv_pack_floats(s, backward));
+        fast->conv_pack(s, backward, kernel, NULL, packed);
+        if (backward) {
+            fast->conv_backward_data_packed(s, t->n, dy, packed, dx, true, scratch);
+            errors[DATA] = error_of(dx, truth[DATA], before, in);
+            fast->conv_backward_data_packed(s, t->n, dy, packed, dx, false, scratch);
+            errors[DATA] = fmax(errors[DATA], error_of(dx, truth[DATA], NULL, in));
+        } else {
+            fast->conv_forward_packed(s, t->n, x, packed, NULL, THAW_ACTIVATION_LINEAR, y, scratch);
+            errors[FORWARD] = error_of(y, truth[FORWARD], NULL, out);
+        }
+        thaw_free(packed);
+    }
+    fast->conv_backward_weights(s, t->n, x, dy, dk, NULL, scratch);
+    errors[WEIGHTS] = error_of(dk, truth[WEIGHTS], NULL, size);
+    thaw_free(y), thaw_free(dx), thaw_free(before), thaw_free(dk), thaw_free(scratch);
+}
+
+static void test_errors(void **state) {
+    (void)state;
+    static const char *const isas[] = {"avx512", "avx2", "portable"};
+    const error_case *list;
+    int count = cases(&list);
+    print_message("relative L2 error, direct / Winograd     forward             data gradient       weight gradient\n");
+    for (int i = 0; i < count; i++) {
+        const error_case *t = &list[i];
+        const thaw_window *s = &t->s;
+        float *x = normal(t->n * s->h * s->w * s->cin, 1.0, true), *dy = normal(t->n * s->oh * s->ow * s->cout, 1e-3, false);
+        float *kernel = normal(9 * s->cin * s->cout, sqrt(2.0 / (double)(9 * s->cin)), false);
+        for (int64_t k = 0; k < t->n * s->oh * s->ow * s->cout; k++) /* half of the gradients stop at a relu */
+            dy[k] = case_draw() % 2 ? dy[k] : 0.0f;
+        double *truth[] = {true_forward(s, t->n, x, kernel), true_data(s, t->n, dy, kernel), true_weights(s, t->n, x, dy)};
+        double all[4][DIRECTIONS] = {{0}};
+        bool printed = false;
+        for (int isa = 0; isa < 3; isa++) {
+            if (!thaw_isa_choose(isas[isa]))
+                continue;
+            double direct[DIRECTIONS];
+            thaw_conv_mode_set(THAW_CONV_DIRECT);
+            measure(t, x, dy, kernel, truth, direct);
+            thaw_conv_mode_set(THAW_CONV_WINOGRAD);
+            measure(t, x, dy, kernel, truth, all[isa]);
+            for (int k = 0; k < DIRECTIONS; k++)
+                if (!(all[isa][k] <= LIMITS[k]) || !(direct[k] <= LIMITS[k]))
+                    fail_msg("%s, %s, direction %d: error %g, direct %g, at most %g", t->name, isas[isa], k, all[isa][k],
+                             direct[k], LIMITS[k]);
+            if (!printed)
+                print_message("%-26s %-8s  %7.1e / %7.1e   %7.1e / %7.1e   %7.1e / %7.1e\n", t->name, isas[isa], direct[0],
+                              all[isa][0], direct[1], all[isa][1], direct[2], all[isa][2]);
+            printed = true;
+        }
+        for (int k = 0; k < DIRECTIONS; k++)
+            thaw_free(truth[k]);
+        thaw_free(x), thaw_free(dy), thaw_free(kernel);
+    }
+}
+
+/* What is chosen depends on the shape alone, and where Winograd is, its packed form is larger. */
+static void test_choice(void **state) {
+    (void)state;
+    const thaw_kernels *fast = thaw_kernels_fast();
+    const struct {
+        thaw_window s;
+        bool winograd;
+    } list[] = {
+        {window_of(14, 14, 512, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), true},
+        {window_of(7, 7, 16, 16, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0), true},
+        {window_of(14, 14, 15, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), false},
+        {window_of(14, 14, 512, 15, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), false},
+        {window_of(14, 14, 64, 64, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1), false},
+        {window_of(14, 14, 64, 64, 3, 3, 1, 2, 1, 1, 1, 1, 1, 1), false},
+        {window_of(14, 14, 64, 64, 3, 3, 1, 1, 2, 1, 1, 1, 1, 1), false},
+        {window_of(14, 14, 64, 64, 3, 3, 1, 1, 1, 2, 1, 1, 1, 1), false},
+        {window_of(14, 14, 64, 64, 3, 1, 1, 1, 1, 1, 1, 1, 0, 0), false},
+        {window_of(14, 14, 64, 64, 1, 3, 1, 1, 1, 1, 0, 0, 1, 1), false},
+        {window_of(2, 2, 64, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), false},
+    };
+    thaw_conv_mode_set(THAW_CONV_AUTO);
+    for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
+        const thaw_window *s = &list[i].s;
+        size_t direct = (size_t)(s->kh * s->kw * s->cin) * (size_t)((s->cout + 15) / 16 * 16);
+        assert_int_equal(fast->conv_pack_floats(s, false), list[i].winograd ? 4 * direct : direct);
+        assert_int_equal(thaw_winograd_fits(s), s->kh == 3 && s->kw == 3 && s->sh * s->sw * s->dh * s->dw == 1);
+    }
+    thaw_conv_mode_set(THAW_CONV_DIRECT);
+    assert_int_equal(fast->conv_pack_floats(&list[0].s, false), 9 * 512 * 512);
+    assert_false(thaw_isa_choose("mmx"));
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors), cmocka_unit_test(test_choice)};
+    thaw_kernels_init();
+    thaw_threads_set(2);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
