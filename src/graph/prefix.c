@@ -56,7 +56,7 @@ static uint64_t hash_op(const thaw_plan *plan, const thaw_tape *tape, const thaw
     hash = thaw_hash(window, sizeof window, hash);
     hash = thaw_hash(op->in, (size_t)op->n_in * sizeof *op->in, hash);
     hash = hash_layer(&plan->model->layers[op->layer], hash);
-    if (op->pack >= 0 && tape->packs[op->pack].kind == THAW_PACK_FOLDED)
+    if (op->pack >= 0 && tape->packs[op->pack].norm >= 0)
         hash = hash_layer(&plan->model->layers[tape->packs[op->pack].norm], hash);
     return hash;
 }
