@@ -1,51 +1,92 @@
 /* Dense layer, fast.
  *
- * Forward, a row must have the same bits whatever rows are beside it, and a matrix product does not promise that (its kernels
- * differ by the place of a row). So each row is multiplied alone, as matrix times vector, but block by block: a block of the
- * kernel stays in the second-level cache while all rows pass. */
+ * Forward, a row must have the same bits whatever rows are beside it: the inner kernels of isa.h promise that, OpenBLAS does
+ * not. A block of the kernel is copied into panels, and all rows of a piece pass over it. */
 #include <cblas.h>
 #include <omp.h>
 #include <string.h>
 
+#include "kernels/isa.h"
 #include "kernels/kernels_fast.h"
 
 enum {
-    BLOCK_FLOATS = 64 * 1024, /* of the kernel: 256 KiB */
-    BLOCK_ROWS = 32,          /* rows of x that pass in one piece */
-    GRADIENT_IN = 256,        /* rows of dkernel, columns of dx in one piece */
+    BLOCK_ROWS = 96, /* rows of x that pass over a block of the kernel: THAW_DEPTH rows of some columns */
+    AHEAD = 16,      /* rows of the kernel that are fetched before they are copied */
+    LINE = 16,       /* floats added to rows of the copy of x, so that their distance is no power of two */
+    GRADIENT_IN = 256, /* rows of dkernel, columns of dx in one piece */
     GRADIENT_UNITS = 1024,
     GRADIENT_ROWS = 256
 };
 
-static int64_t block_width(int64_t units) { return units >= 1024 ? 256 : thaw_least(units, 64); }
+static int64_t block_width(int64_t units) { return units >= 4096 ? 512 : units >= 1024 ? 256 : thaw_least(units, 64); }
 
-static int64_t thread_floats(int64_t in, int64_t units) {
-    int64_t width = block_width(units);
-    return thaw_lines(BLOCK_ROWS * thaw_lines(width)) + thaw_lines(thaw_least(in, BLOCK_FLOATS / width));
+/* Of a thread: a block of x, one of the kernel in panels, results of a panel that is not full, bias of a panel. */
+typedef struct room {
+    int64_t panels, side, bias, all;
+} room;
+
+static room room_of(int64_t units) {
+    room r = {.panels = BLOCK_ROWS * (THAW_DEPTH + LINE)};
+    r.side = r.panels + THAW_DEPTH * thaw_sixteens(block_width(units));
+    r.bias = r.side + BLOCK_ROWS * THAW_PANEL;
+    r.all = r.bias + THAW_PANEL + LINE;
+    return r;
 }
 
 static size_t dense_scratch(int64_t n, int64_t in, int64_t units) {
-    size_t forward = (size_t)(thaw_threads() * thread_floats(in, units)) * sizeof(float);
+    (void)in;
+    size_t forward = (size_t)(thaw_threads() * room_of(units).all) * sizeof(float);
     size_t sums = (size_t)(thaw_fast_sum_pieces(n, units) * units) * sizeof(double);
     return forward > sums ? forward : sums;
 }
 
-/* y rows [r0, r1), columns [u0, u1), before bias and activation. Sums are made in `sum` (BLOCK_ROWS, lines of the width). */
-static void forward_block(int64_t in, int64_t units, const float *x, const float *kernel, int64_t r0, int64_t r1, int64_t u0,
-                          int64_t u1, float *sum, float *y) {
-    int64_t width = block_width(units), stride = thaw_lines(width), depth = BLOCK_FLOATS / width;
-    float *part = sum + thaw_lines(BLOCK_ROWS * stride); /* a part of a row of x, where alignment is the same for all rows */
-    memset(sum, 0, (size_t)((r1 - r0) * stride) * sizeof *sum);
-    for (int64_t k0 = 0; k0 < in; k0 += depth) {
-        int64_t k = thaw_least(depth, in - k0);
-        for (int64_t r = r0; r < r1; r++) {
-            memcpy(part, x + r * in + k0, (size_t)k * sizeof *part);
-            cblas_sgemv(CblasRowMajor, CblasTrans, (blasint)k, (blasint)(u1 - u0), 1.0f, kernel + k0 * units + u0,
-                        (blasint)units, part, 1, 1.0f, sum + (r - r0) * stride, 1);
+/* Rows [k0, k0+k) and columns [u0, u1) of the kernel, as panels (k, width). */
+static void copy_panels(int64_t units, const float *kernel, int64_t k0, int64_t k, int64_t u0, int64_t u1, float *to) {
+    for (int64_t row = 0; row < k; row++) {
+        const float *from = kernel + (k0 + row) * units;
+        for (int64_t panel = 0; u0 + panel * THAW_PANEL < u1; panel++) {
+            int64_t u = u0 + panel * THAW_PANEL, width = thaw_panel_width(u1 - u0, panel), n = thaw_least(width, u1 - u);
+            float *at = to + panel * THAW_PANEL * k + row * width;
+            for (int64_t i = 0; i < n; i += 16) /* rows lie on pages of their own */
+                __builtin_prefetch(from + AHEAD * units + u + i);
+            memcpy(at, from + u, (size_t)n * sizeof *at);
+            memset(at + n, 0, (size_t)(width - n) * sizeof *at);
         }
     }
-    for (int64_t r = r0; r < r1; r++)
-        memcpy(y + r * units + u0, sum + (r - r0) * stride, (size_t)(u1 - u0) * sizeof *y);
+}
+
+/* y rows [r0, r1), columns [u0, u1). */
+static void forward_block(int64_t in, int64_t units, const float *x, const float *kernel, const float *bias,
+                          thaw_activation act, int64_t r0, int64_t r1, int64_t u0, int64_t u1, float *y, float *scratch) {
+    static const float zero[THAW_PANEL];
+    const thaw_isa *isa = thaw_isa_get();
+    const room r = room_of(units);
+    const int64_t rows = r1 - r0, stride = THAW_DEPTH + LINE;
+    float *panels = scratch + r.panels, *side = scratch + r.side, *shift = scratch + r.bias;
+    for (int64_t k0 = 0; k0 < in; k0 += THAW_DEPTH) {
+        int64_t k = thaw_least(THAW_DEPTH, in - k0);
+        bool last = k0 + k == in;
+        for (int64_t row = 0; row < rows; row++)
+            memcpy(scratch + row * stride, x + (r0 + row) * in + k0, (size_t)k * sizeof *x);
+        copy_panels(units, kernel, k0, k, u0, u1, panels);
+        for (int64_t panel = 0; u0 + panel * THAW_PANEL < u1; panel++) {
+            int64_t u = u0 + panel * THAW_PANEL, width = thaw_panel_width(u1 - u0, panel), n = thaw_least(width, u1 - u);
+            bool whole = n == width; /* only the last panel is not, and has `side` to itself */
+            float *to = y + r0 * units + u;
+            const float *start = k0 ? NULL : zero;
+            if (k0 == 0 && bias) {
+                for (int64_t i = 0; i < width; i++)
+                    shift[i] = i < n ? bias[u + i] : 0.0f;
+                start = shift;
+            }
+            isa->multiply(rows, width, k, scratch, stride, panels + panel * THAW_PANEL * k, start,
+                          act == THAW_ACTIVATION_RELU && last, false, whole ? to : side, whole ? units : width);
+            for (int64_t row = 0; row < rows && last && !whole; row++)
+                memcpy(to + row * units, side + row * width, (size_t)n * sizeof *to);
+            if (last && act != THAW_ACTIVATION_RELU)
+                thaw_fast_finish(rows, n, units, NULL, act, to);
+        }
+    }
 }
 
 static void dense_forward(int64_t n, int64_t in, int64_t units, const float *x, const float *kernel, const float *bias,
@@ -55,10 +96,9 @@ static void dense_forward(int64_t n, int64_t in, int64_t units, const float *x, 
 #pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
     for (int64_t item = 0; item < blocks * groups; item++) {
         int64_t u0 = item / groups * width, u1 = thaw_least(u0 + width, units);
-        int64_t r0 = item % groups * BLOCK_ROWS, r1 = thaw_least(r0 + BLOCK_ROWS, n);
-        float *sum = (float *)scratch + omp_get_thread_num() * thread_floats(in, units);
-        forward_block(in, units, x, kernel, r0, r1, u0, u1, sum, y);
-        thaw_fast_finish(r1 - r0, u1 - u0, units, bias ? bias + u0 : NULL, fused, y + r0 * units + u0);
+        int64_t r0 = item % groups * n / groups, r1 = (item % groups + 1) * n / groups;
+        forward_block(in, units, x, kernel, bias, fused, r0, r1, u0, u1, y,
+                      (float *)scratch + omp_get_thread_num() * room_of(units).all);
     }
     if (act == THAW_ACTIVATION_SOFTMAX)
         thaw_kernels_fast()->activation_forward(act, n * units, units, y, y);
