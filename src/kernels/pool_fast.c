@@ -90,23 +90,56 @@ static void clear_piece(int64_t cells, int64_t c, const piece *p, float *dx) {
         memset(dx + cell * c + p->i0, 0, (size_t)(p->i1 - p->i0) * sizeof *dx);
 }
 
+/* dx(c) += dy where this tap has won. */
+static void give_tap(int64_t c, const float *restrict dy, const uint16_t *restrict argmax, uint16_t tap, float *restrict dx) {
+    for (int64_t i = 0; i < c; i++) {
+        float gradient = dy[i]; /* read in any case: a choice of values is vectorised, one of reads is not */
+        dx[i] += argmax[i] == tap ? gradient : 0.0f;
+    }
+}
+
+/* Output cell (oy, ox), channels [i0, i1); dy, argmax: the image's, to: its dx. */
+static void give_cell(const thaw_window *s, int64_t oy, int64_t ox, int64_t i0, int64_t i1, const float *dy,
+                      const uint16_t *argmax, float *to) {
+    int64_t at = (oy * s->ow + ox) * s->cin + i0;
+    taps rows = row_taps(s, oy), columns = column_taps(s, ox);
+    for (int64_t ty = rows.first; ty < rows.last; ty++)
+        for (int64_t tx = columns.first; tx < columns.last; tx++)
+            give_tap(i1 - i0, dy + at, argmax + at, (uint16_t)(ty * s->kw + tx), to + cell_of(s, oy, ox, ty, tx) + i0);
+}
+
+/* Windows of neighbouring rows that share no cell: a piece is a row of outputs, and all rows of dx up to the next one's. */
+static void max_pool_backward_rows(const thaw_window *s, int64_t n, const float *dy, const uint16_t *argmax, float *dx,
+                                   bool accumulate) {
+#pragma omp parallel for num_threads(thaw_threads()) schedule(static)
+    for (int64_t item = 0; item < n * s->oh; item++) {
+        int64_t image = item / s->oh, oy = item % s->oh, outputs = image * s->oh * s->ow * s->cin;
+        int64_t first = oy == 0 ? 0 : thaw_most(oy * s->sh - s->pad_top, 0);
+        int64_t last = oy == s->oh - 1 ? s->h : thaw_least(thaw_most((oy + 1) * s->sh - s->pad_top, 0), s->h);
+        float *to = dx + image * s->h * s->w * s->cin;
+        if (!accumulate && last > first)
+            memset(to + first * s->w * s->cin, 0, (size_t)((last - first) * s->w * s->cin) * sizeof *to);
+        for (int64_t ox = 0; ox < s->ow; ox++)
+            give_cell(s, oy, ox, 0, s->cin, dy + outputs, argmax + outputs, to);
+    }
+}
+
 static void max_pool_backward(const thaw_window *s, int64_t n, const float *dy, const uint16_t *argmax, float *dx,
                               bool accumulate) {
     int64_t c = s->cin, cells = s->h * s->w;
+    if (s->sh > (s->kh - 1) * s->dh) {
+        max_pool_backward_rows(s, n, dy, argmax, dx, accumulate);
+        return;
+    }
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t item = 0; item < n * thaw_ceil_div(c, CHANNELS); item++) {
         piece p = piece_of(c, item);
         float *to = dx + p.image * cells * c;
         if (!accumulate)
             clear_piece(cells, c, &p, to);
-        for (int64_t o = 0; o < s->oh * s->ow; o++) {
-            int64_t at = (p.image * s->oh * s->ow + o) * c, corner = cell_of(s, o / s->ow, o % s->ow, 0, 0);
-            for (int64_t i = p.i0; i < p.i1; i++)
-                if (argmax[at + i] != NO_TAP) {
-                    int64_t ty = argmax[at + i] / s->kw, tx = argmax[at + i] % s->kw;
-                    to[corner + (ty * s->dh * s->w + tx * s->dw) * c + i] += dy[at + i];
-                }
-        }
+        int64_t outputs = p.image * s->oh * s->ow * c;
+        for (int64_t o = 0; o < s->oh * s->ow; o++)
+            give_cell(s, o / s->ow, o % s->ow, p.i0, p.i1, dy + outputs, argmax + outputs, to);
     }
 }
 

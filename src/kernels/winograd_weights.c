@@ -41,7 +41,7 @@ static layout layout_of(const thaw_window *s, int64_t n) {
     l.v = THAW_POINTS * l.block * (thaw_least(thaw_sixteens(s->cin), RANGE) + LINE);
     l.m = THAW_POINTS * l.block * THAW_PANEL;
     l.sum = THAW_POINTS * RANGE * THAW_PANEL;
-    l.kept = l.fused && l.blocks <= 1 ? thaw_threads() : l.ranges * l.panels;
+    l.kept = l.fused && l.blocks <= 1 ? thaw_least(thaw_threads(), l.ranges * l.panels) : l.ranges * l.panels;
     return l;
 }
 

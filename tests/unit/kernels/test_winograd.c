@@ -205,8 +205,33 @@ static void test_choice(void **state) {
     assert_false(thaw_isa_choose("mmx"));
 }
 
+/* Scratch for many images and threads serves fewer. */
+static void test_scratch(void **state) {
+    (void)state;
+    const thaw_kernels *fast = thaw_kernels_fast();
+    const error_case *list;
+    int count = cases(&list);
+    for (int mode = 0; mode < 3; mode++) {
+        thaw_conv_mode_set((thaw_conv_mode)mode);
+        for (int i = 0; i < count; i++)
+            for (int threads = 1; threads <= 80; threads = 2 * threads + 1) {
+                size_t before = 0;
+                thaw_threads_set(threads);
+                for (int64_t n = 0; n <= 40; n = 2 * n + 1) {
+                    size_t now = fast->conv_scratch(&list[i].s, n);
+                    assert_true(now >= before);
+                    before = now;
+                }
+                thaw_threads_set(2 * threads);
+                assert_true(fast->conv_scratch(&list[i].s, 31) >= before);
+            }
+    }
+    thaw_threads_set(2);
+}
+
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors), cmocka_unit_test(test_choice)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors), cmocka_unit_test(test_choice),
+                                       cmocka_unit_test(test_scratch)};
     thaw_kernels_init();
     thaw_threads_set(2);
     return cmocka_run_group_tests(tests, NULL, NULL);
