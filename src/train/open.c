@@ -4,10 +4,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/hash.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "graph/mark.h"
+#include "kernels/kernels.h"
 #include "train/cache.h"
 #include "train/guards.h"
 #include "train/run.h"
@@ -273,6 +275,8 @@ thaw_status thaw_run_open(thaw_run *run) {
     run->folder = thaw_strdup(job->output_folder);
     THAW_TRY(thaw_comm_agree(run->comm, run->folder ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory")));
     THAW_TRY(thaw_comm_same(run->comm, "the job", thaw_job_hash(job), THAW_MISMATCH));
+    /* Other instruction sets or algorithms give other bits: replicas would drift apart. */
+    THAW_TRY(thaw_comm_same(run->comm, "the choice of kernels", thaw_hash_text(thaw_kernels_describe(), 0), THAW_MISMATCH));
     THAW_TRY(thaw_job_model(&run->model, run->comm, job, true));
     thaw_status status = make_flags(run);
     if (status == THAW_OK)

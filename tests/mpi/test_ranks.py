@@ -97,6 +97,16 @@ class Ranks(harness.Case):
             self.assertEqual(files[0], files[1], "%d ranks: one and two threads differ" % ranks)
             self.assertEqual(files[0], files[2], "%d ranks: repetition differs" % ranks)
 
+    def test_other_kernels_on_one_rank(self):
+        """Ranks that compute in different ways would drift apart: refused before anything is written."""
+        job = harness.write_job(self.path("job.yaml"), self.job(self.plain, [self.stage("head", "before:fc1", 1)]))
+        prefix = harness.mpirun(2) + ["sh", "-c", '[ "$OMPI_COMM_WORLD_RANK" != 1 ] || export THAW_CONV=direct; exec "$@"', "sh"]
+        result = harness.run("train", job, prefix=prefix)
+        self.assertEqual(result.status, 78, str(result))
+        self.assertEqual(len(result.messages), 1, str(result))
+        self.assertIn("kernels", result.messages[0])
+        self.assertFalse(os.path.exists(self.path("run")))
+
     def test_exchanged_bytes(self):
         job = self.job(self.plain, [self.stage("head", "before:fc1", 1), self.stage("late", "before:block2_conv2", 1),
                                     self.stage("full", "none", 1)])
