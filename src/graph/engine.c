@@ -142,8 +142,10 @@ static void conv_forward(thaw_engine *e, int which, const thaw_op *op, int64_t n
     bool packed = pack && pack->kind == THAW_PACK_CONV;
     if (pack && pack->norm >= 0)
         bias = data + (packed ? packed_floats(e, pack) : kernel->count);
-    (packed ? e->kernels->conv_forward_packed : e->kernels->conv_forward)(&op->window, n, x, data, bias, op->act, y,
-                                                                          e->scratch);
+    if (packed)
+        e->kernels->conv_forward_packed(&op->window, n, x, data, bias, NULL, op->act, y, e->scratch);
+    else
+        e->kernels->conv_forward(&op->window, n, x, data, bias, op->act, y, e->scratch);
 }
 
 static void conv_backward_data(thaw_engine *e, const thaw_op *op, int64_t n, const float *dy, float *dx, bool add) {

@@ -39,10 +39,9 @@ void thaw_conv_mode_set(thaw_conv_mode wish) {
 
 const char *thaw_conv_mode_name(void) { return NAMES[thaw_conv_mode_get()]; }
 
-/* Enough channels to pay for the transforms, and a map that fills its tiles: at least 1.5 times fewer products. */
+/* Enough channels to pay for the transforms, and at least 1.5 times fewer products. */
 static bool pays(const thaw_window *s) {
-    int64_t tiles = thaw_ceil_div(s->oh, 4) * thaw_ceil_div(s->ow, 4);
-    return s->cin >= 16 && s->cout >= 16 && 9 * s->oh * s->ow * 2 >= 3 * 36 * tiles;
+    return s->cin >= 16 && s->cout >= 16 && 9 * s->oh * s->ow * 2 >= 3 * thaw_winograd_products(s);
 }
 
 static bool takes_winograd(const thaw_window *s) {
@@ -77,18 +76,18 @@ static void conv_pack(const thaw_window *s, bool backward, const float *kernel, 
 }
 
 static void conv_forward_packed(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
-                                thaw_activation act, float *y, void *scratch) {
+                                const float *add, thaw_activation act, float *y, void *scratch) {
     if (takes_winograd(s))
-        thaw_winograd_forward(s, n, x, packed, bias, act, false, y, scratch);
+        thaw_winograd_forward(s, n, x, packed, bias, add, act, y, scratch);
     else
-        thaw_panels_forward(s, n, x, packed, bias, act, y, scratch);
+        thaw_panels_forward(s, n, x, packed, bias, add, act, y, scratch);
 }
 
 static void conv_backward_data_packed(const thaw_window *s, int64_t n, const float *dy, const float *packed, float *dx,
                                       bool accumulate, void *scratch) {
     if (turned_takes_winograd(s)) {
         thaw_window turned = thaw_winograd_turned(s);
-        thaw_winograd_forward(&turned, n, dy, packed, NULL, THAW_ACTIVATION_LINEAR, accumulate, dx, scratch);
+        thaw_winograd_forward(&turned, n, dy, packed, NULL, accumulate ? dx : NULL, THAW_ACTIVATION_LINEAR, dx, scratch);
     } else {
         thaw_panels_backward_data(s, n, dy, packed, dx, accumulate, scratch);
     }

@@ -118,6 +118,7 @@ typedef struct product {
     const float *packed;
     int64_t columns;
     const float *bias; /* (columns) or NULL */
+    const float *add;  /* (rows of all patches, columns) or NULL */
     thaw_activation act;
     bool accumulate, stream;
 } product;
@@ -126,6 +127,7 @@ typedef struct product {
 static void multiply(const thaw_patches *p, const cut *c, const float *source, int64_t r0, int64_t r1, const product *f,
                      int64_t p0, int64_t p1, float *y, float *room) {
     static const float zero[THAW_PANEL];
+    const float *add = f->add ? f->add + r0 * f->columns : NULL;
     const thaw_isa *isa = thaw_isa_get();
     const int64_t k = thaw_patches_columns(p), rows = r1 - r0, stride = c->chunk + LINE;
     const bool relu = f->act == THAW_ACTIVATION_RELU;
@@ -145,13 +147,17 @@ static void multiply(const thaw_patches *p, const cut *c, const float *source, i
                 start = shift;
             }
             isa->multiply(rows, width, k1 - k0, room, stride, f->packed + panel * k * THAW_PANEL + k0 * width, start,
-                          relu && last, f->stream && whole, whole ? y + j : side, whole ? f->columns : width);
+                          whole && last && add ? add + j : NULL, relu && last && whole, f->stream && whole,
+                          whole ? y + j : side, whole ? f->columns : width);
             if (!last)
                 continue;
-            for (int64_t r = 0; r < rows && !whole; r++)
+            for (int64_t r = 0; r < rows && !whole; r++) {
+                float *to = y + r * f->columns + j;
+                const float *more = f->accumulate ? to : add ? add + r * f->columns + j : NULL;
                 for (int64_t i = 0; i < n; i++)
-                    y[r * f->columns + j + i] = side[r * width + i] + (f->accumulate ? y[r * f->columns + j + i] : 0.0f);
-            for (int64_t r = 0; r < rows && f->act != THAW_ACTIVATION_LINEAR && !relu; r++)
+                    to[i] = side[r * width + i] + (more ? more[i] : 0.0f);
+            }
+            for (int64_t r = 0; r < rows && f->act != THAW_ACTIVATION_LINEAR && !(relu && whole); r++)
                 thaw_fast_activate(f->act, n, y + r * f->columns + j);
         }
     }
@@ -167,12 +173,13 @@ static int64_t ranges_of(int64_t blocks, int64_t columns) {
 }
 
 void thaw_panels_forward(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
-                         thaw_activation act, float *y, void *scratch) {
+                         const float *add, thaw_activation act, float *y, void *scratch) {
     const thaw_patches p = thaw_patches_forward(s);
     const cut c = cut_of(&p, s->cout, false);
     const bool once = act == THAW_ACTIVATION_LINEAR || act == THAW_ACTIVATION_RELU; /* y is not touched again */
     const int64_t rows = n * s->oh * s->ow;
-    const product f = {packed, s->cout, bias, act, false, once && thaw_store_of(y, rows, s->cout) == THAW_STORE_STREAM};
+    const product f = {.packed = packed, .columns = s->cout, .bias = bias, .add = add, .act = act,
+                       .stream = once && thaw_streams(y, rows, s->cout)};
     const int64_t blocks = thaw_ceil_div(rows, c.rows), panels = thaw_panels(s->cout);
     const int64_t ranges = ranges_of(blocks, s->cout);
 #pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
@@ -194,7 +201,8 @@ static void backward_phase(const thaw_window *s, int64_t n, const thaw_phase *f,
     const cut c = cut_of(&f->p, s->cin, !in_place(s));
     const int64_t places = f->p.gh * f->p.gw, rows = n * places, blocks = thaw_ceil_div(rows, c.rows);
     const bool empty = thaw_patches_columns(&f->p) == 0;
-    const product result = {packed, s->cin, NULL, THAW_ACTIVATION_LINEAR, accumulate && in_place(s), false};
+    const product result = {.packed = packed, .columns = s->cin, .act = THAW_ACTIVATION_LINEAR,
+                            .accumulate = accumulate && in_place(s)};
     const int64_t panels = thaw_panels(s->cin), ranges = in_place(s) ? ranges_of(blocks, s->cin) : 1;
     if (empty && accumulate)
         return;

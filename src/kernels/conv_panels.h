@@ -10,7 +10,7 @@ void thaw_panels_pack(const thaw_window *s, bool backward, const float *kernel, 
 
 size_t thaw_panels_scratch(const thaw_window *s, int64_t n); /* of all three, in bytes */
 void thaw_panels_forward(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
-                         thaw_activation act, float *y, void *scratch);
+                         const float *add, thaw_activation act, float *y, void *scratch);
 void thaw_panels_backward_data(const thaw_window *s, int64_t n, const float *dy, const float *packed, float *dx,
                                bool accumulate, void *scratch);
 /* dkernel(kh,kw,cin,cout), overwritten; n > 0. */

@@ -9,8 +9,8 @@ static size_t conv_scratch(const thaw_window *s, int64_t n) {
 /* Is input cell (iy, ix) inside the image? */
 static bool inside(const thaw_window *s, int64_t iy, int64_t ix) { return iy >= 0 && iy < s->h && ix >= 0 && ix < s->w; }
 
-static void conv_forward(const thaw_window *s, int64_t n, const float *x, const float *kernel, const float *bias,
-                         thaw_activation act, float *y, void *scratch) {
+static void conv_forward_packed(const thaw_window *s, int64_t n, const float *x, const float *kernel, const float *bias,
+                                const float *add, thaw_activation act, float *y, void *scratch) {
     (void)scratch;
     for (int64_t image = 0; image < n; image++, x += s->h * s->w * s->cin)
         for (int64_t oy = 0; oy < s->oh; oy++)
@@ -26,8 +26,13 @@ static void conv_forward(const thaw_window *s, int64_t n, const float *x, const 
                                 sum += (double)x[(iy * s->w + ix) * s->cin + ci] *
                                        (double)kernel[((ty * s->kw + tx) * s->cin + ci) * s->cout + co];
                         }
-                    *y++ = thaw_ref_activate(act, (float)sum);
+                    *y++ = thaw_ref_activate(act, (float)(sum + (add ? (double)*add++ : 0.0)));
                 }
+}
+
+static void conv_forward(const thaw_window *s, int64_t n, const float *x, const float *kernel, const float *bias,
+                         thaw_activation act, float *y, void *scratch) {
+    conv_forward_packed(s, n, x, kernel, bias, NULL, act, y, scratch);
 }
 
 /* dx of one input value: all outputs that read it. */
@@ -105,6 +110,6 @@ void thaw_ref_conv(thaw_kernels *table) {
     table->conv_backward_weights = conv_backward_weights;
     table->conv_pack_floats = conv_pack_floats;
     table->conv_pack = conv_pack;
-    table->conv_forward_packed = conv_forward;
+    table->conv_forward_packed = conv_forward_packed;
     table->conv_backward_data_packed = conv_backward_data;
 }

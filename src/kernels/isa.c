@@ -63,8 +63,8 @@ bool thaw_isa_choose(const char *name) {
     return found != NULL;
 }
 
-thaw_store thaw_store_of(const float *y, int64_t rows, int64_t c) {
+bool thaw_streams(const float *y, int64_t rows, int64_t c) {
     enum { LARGE = 8 << 20 }; /* bytes: more than a thread's share of the last cache */
     bool lies_well = c % 16 == 0 && (uintptr_t)y % 64 == 0;
-    return lies_well && rows * c > LARGE / (int64_t)sizeof *y ? THAW_STORE_STREAM : THAW_STORE_SET;
+    return lies_well && rows * c > LARGE / (int64_t)sizeof *y;
 }

@@ -16,31 +16,38 @@ enum {
     THAW_POINTS = 36
 };
 
-/* STREAM: past the caches, to memory at multiples of 64 bytes; for results larger than a cache. */
-typedef enum thaw_store { THAW_STORE_SET, THAW_STORE_ADD, THAW_STORE_STREAM } thaw_store;
+/* Where the 36 matrices (tiles, channels) of Winograd's points hold a tile. A tile has 4 outputs in a direction, or 3: then it
+ * does without the point 0 of that direction, reads 5 inputs, and the matrices of this point have no row for it. */
+typedef struct thaw_tile_rows {
+    int high, wide;        /* outputs: 4 or 3 */
+    int64_t row[4];        /* of the matrix of point (p, q): [(p == 0) + 2*(q == 0)] */
+    int64_t stride, point; /* floats from row to row and from matrix to matrix */
+} thaw_tile_rows;
 
 typedef struct thaw_isa {
     const char *name;
-    /* c(m,w) = start(w) + a(m,k) b(k,w), rows of a and c `lda`, `ldc` apart; start NULL: added to c. relu: c = max(c, 0) at
-     * the end. stream: c, at multiples of 64 bytes, need not stay in a cache (done only where it is written once). */
+    /* c(m,w) = start(w) + a(m,k) b(k,w) + add(m,w), rows of a `lda`, of c and add `ldc` apart; start NULL: added to c; add
+     * NULL: 0. relu: c = max(c, 0) at the end. stream: c, at multiples of 64 bytes, need not stay in a cache (done only where
+     * it is written once). */
     void (*multiply)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b, const float *start,
-                     bool relu, bool stream, float *c, int64_t ldc);
-    /* c(m,w) = a(k,m)^T b(k,w) (accumulate: +=), rows `lda`, `ldb`, `ldc` apart; k > 0. */
+                     const float *add, bool relu, bool stream, float *c, int64_t ldc);
+    /* c(m,w) = a(k,m)^T b(k,w) (accumulate: +=), rows `lda`, `ldb`, `ldc` apart. */
     void (*multiply_transposed)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
                                 bool accumulate, float *c, int64_t ldc);
 
     /* Winograd, points {0, 5/8, -5/8, 3/2, -3/2, infinity}. c and w are multiples of 16; `row`, `column` are the distances of
      * neighbours, `point` that of the 36 results. */
-    /* v(36,c) = B^T d B of a 6x6 tile d of x. */
-    void (*winograd_input)(const float *x, int64_t row, int64_t column, int64_t c, float *v, int64_t point);
-    /* The upper left rows x columns of the 4x4 tile A^T m A, with bias (w; NULL: none; none for ADD) and relu. */
-    void (*winograd_output)(const float *m, int64_t point, int64_t w, const float *bias, bool relu, thaw_store store, float *y,
-                            int64_t row, int64_t column, int rows, int columns);
+    /* v(36,c) = B^T d B of a tile d of x, 2 cells higher and wider than the outputs. */
+    void (*winograd_input)(const float *x, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t, float *v);
+    /* The upper left rows x columns of the outputs A^T m A, with bias (w; NULL: none), add (like y; NULL: none; may be y) and
+     * relu. stream: as above. */
+    void (*winograd_output)(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, const float *add, bool relu,
+                            bool stream, float *y, int64_t row, int64_t column, int rows, int columns);
     /* u(36,w) = G g G^T of w 3x3 filters g(9,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double.
      * Streamed to u, at multiples of 64 bytes. */
     void (*winograd_filter)(const float *g, int64_t tap, int64_t w, const double *scale, float *u, int64_t point);
-    /* Weight gradient F(3x3,4x4). m(36,c) = D dy D^T of a 4x4 tile of dy, D: powers of the points. */
-    void (*winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, float *m, int64_t point);
+    /* Weight gradient F(3x3,4x4). m(36,c) = D dy D^T of a tile of dy, D: powers of the points. */
+    void (*winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t, float *m);
     /* dkernel(9,w), taps `tap` apart, from sums u(36,w); in double. */
     void (*winograd_taps)(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap);
     /* dx (accumulate: +=) = dy where y > 0, else 0; in place allowed. */
@@ -53,16 +60,18 @@ typedef struct thaw_isa {
 #define THAW_ISA_DECLARE(isa) THAW_ISA_DECLARE_(isa)
 #define THAW_ISA_DECLARE_(isa)                                                                                         \
     void thaw_multiply_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,             \
-                             const float *start, bool relu, bool stream, float *c, int64_t ldc);                       \
+                             const float *start, const float *add, bool relu, bool stream, float *c, int64_t ldc);     \
     void thaw_multiply_transposed_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,  \
                                         int64_t ldb, bool accumulate, float *c, int64_t ldc);                          \
-    void thaw_winograd_input_##isa(const float *x, int64_t row, int64_t column, int64_t c, float *v, int64_t point);   \
-    void thaw_winograd_output_##isa(const float *m, int64_t point, int64_t w, const float *bias, bool relu,            \
-                                    thaw_store store, float *y, int64_t row, int64_t column, int rows, int columns);   \
+    void thaw_winograd_input_##isa(const float *x, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,    \
+                                   float *v);                                                                          \
+    void thaw_winograd_output_##isa(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias,             \
+                                    const float *add, bool relu, bool stream, float *y, int64_t row, int64_t column,   \
+                                    int rows, int columns);                                                            \
     void thaw_winograd_filter_##isa(const float *g, int64_t tap, int64_t w, const double *scale, float *u,             \
                                     int64_t point);                                                                    \
-    void thaw_winograd_gradient_##isa(const float *dy, int64_t row, int64_t column, int64_t c, float *m,               \
-                                      int64_t point);                                                                  \
+    void thaw_winograd_gradient_##isa(const float *dy, int64_t row, int64_t column, int64_t c,                         \
+                                      const thaw_tile_rows *t, float *m);                                              \
     void thaw_winograd_taps_##isa(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap); \
     void thaw_relu_gradient_##isa(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);         \
     void thaw_fence_##isa(void)
@@ -72,8 +81,8 @@ const thaw_isa *thaw_isa_get(void);
 /* For tests: the one of this name from now on; false if this processor or build has none. */
 bool thaw_isa_choose(const char *name);
 
-/* STREAM for y(rows,c), act applied before it is stored, if it is large and lies well; else SET. */
-thaw_store thaw_store_of(const float *y, int64_t rows, int64_t c);
+/* Shall y(rows,c), written once, go past the caches? If it is larger than they are, and lies well. */
+bool thaw_streams(const float *y, int64_t rows, int64_t c);
 
 /* Columns of panel `p` of a matrix of n columns: the last one may be half a panel. */
 static inline int64_t thaw_panel_width(int64_t n, int64_t p) { return n - p * THAW_PANEL > 16 ? THAW_PANEL : 16; }

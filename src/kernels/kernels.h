@@ -45,8 +45,9 @@ typedef struct thaw_kernels {
     size_t (*conv_pack_floats)(const thaw_window *s, bool backward);
     /* Output channels of the kernel are multiplied by scale(cout) (NULL: 1; forward only) before anything is rounded. */
     void (*conv_pack)(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed);
+    /* y = act(conv(x) + bias + add); add(n,oh,ow,cout) is another array, NULL: 0. */
     void (*conv_forward_packed)(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
-                                thaw_activation act, float *y, void *scratch);
+                                const float *add, thaw_activation act, float *y, void *scratch);
     void (*conv_backward_data_packed)(const thaw_window *s, int64_t n, const float *dy, const float *packed, float *dx,
                                       bool accumulate, void *scratch);
 

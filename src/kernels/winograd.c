@@ -1,5 +1,5 @@
 /* Winograd's F(4x4,3x3) (Lavin and Gray 2016): a tile of 4x4 outputs comes from 6x6 inputs by 36 products for each pair of
- * channels instead of 144.
+ * channels instead of 144. Where a map has no whole tiles some are 3 outputs high or wide (winograd_tiles.h).
  *
  *     V = B^T d B            36 matrices (tiles, cin)       inner kernels: isa.h
  *     M = V U                36 products with the packed kernel U = G g G^T
@@ -25,6 +25,11 @@ enum {
 
 bool thaw_winograd_fits(const thaw_window *s) {
     return s->kh == 3 && s->kw == 3 && s->sh == 1 && s->sw == 1 && s->dh == 1 && s->dw == 1;
+}
+
+int64_t thaw_winograd_products(const thaw_window *s) {
+    const thaw_tiling t = thaw_tiling_of(s);
+    return thaw_tiling_products(&t);
 }
 
 thaw_window thaw_winograd_turned(const thaw_window *s) {
@@ -111,36 +116,37 @@ typedef struct finish {
     const float *bias; /* (width) */
     int64_t width, n;  /* columns of the panel, of which n are channels */
     thaw_activation act;
-    thaw_store store;
+    const float *add; /* like y, or NULL */
+    bool stream;
 } finish;
 
-/* Output tile `tile` from m: 36 rows of f->width, `point` apart. y is at the panel's first channel; piece: room for a tile. */
-static void transform_output(const thaw_isa *isa, const thaw_window *s, const thaw_tiling *t, int64_t tile, const float *m,
-                             int64_t point, const finish *f, float *y, float *piece) {
-    int64_t image = tile / (t->rows * t->columns), place = tile % (t->rows * t->columns);
-    int64_t y0 = place / t->columns * 4, x0 = place % t->columns * 4;
-    int rows = (int)thaw_least(4, s->oh - y0), columns = (int)thaw_least(4, s->ow - x0);
+/* Outputs of a tile from m. y and f->add are at the panel's first channel; piece: room for a tile. */
+static void transform_output(const thaw_isa *isa, const thaw_window *s, const thaw_tile *t, const float *m, const finish *f,
+                             float *y, float *piece) {
+    int rows = (int)thaw_least(t->at.high, s->oh - t->y), columns = (int)thaw_least(t->at.wide, s->ow - t->x);
     bool relu = f->act == THAW_ACTIVATION_RELU;
-    float *to = y + ((image * s->oh + y0) * s->ow + x0) * s->cout;
-    if (f->n == f->width)
-        isa->winograd_output(m, point, f->width, f->bias, relu, f->store, to, s->ow * s->cout, s->cout, rows, columns);
-    else
-        isa->winograd_output(m, point, f->width, f->bias, relu, THAW_STORE_SET, piece, 4 * f->width, f->width, rows, columns);
-    if (f->n == f->width && (relu || f->act == THAW_ACTIVATION_LINEAR))
-        return;
+    int64_t place = ((t->image * s->oh + t->y) * s->ow + t->x) * s->cout;
+    const float *add = f->add ? f->add + place : NULL;
+    float *to = y + place;
+    if (f->n == f->width) {
+        isa->winograd_output(m, &t->at, f->width, f->bias, add, relu, f->stream, to, s->ow * s->cout, s->cout, rows, columns);
+        if (relu || f->act == THAW_ACTIVATION_LINEAR)
+            return;
+    } else {
+        isa->winograd_output(m, &t->at, f->width, f->bias, NULL, false, false, piece, 4 * f->width, f->width, rows, columns);
+    }
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) {
-            float *cell = to + (i * s->ow + j) * s->cout;
+            int64_t cell = (i * s->ow + j) * s->cout;
             const float *from = piece + (4 * i + j) * f->width;
             for (int64_t k = 0; f->n < f->width && k < f->n; k++)
-                cell[k] = f->store == THAW_STORE_ADD ? cell[k] + from[k] : from[k];
-            if (!relu)
-                thaw_fast_activate(f->act, f->n, cell);
+                to[cell + k] = add ? from[k] + add[cell + k] : from[k];
+            thaw_fast_activate(f->act, f->n, to + cell);
         }
 }
 
 void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
-                           thaw_activation act, bool accumulate, float *y, void *scratch) {
+                           const float *add, thaw_activation act, float *y, void *scratch) {
     const thaw_isa *isa = thaw_isa_get();
     const thaw_tiling t = thaw_tiling_of(s);
     const room r = room_of(s);
@@ -148,33 +154,42 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
     const int64_t stride = thaw_sixteens(s->cin) + LINE, units = thaw_ceil_div(tiles, UNIT);
     const int64_t blocks = thaw_ceil_div(tiles, most_tiles(s));
     const bool once = act == THAW_ACTIVATION_LINEAR || act == THAW_ACTIVATION_RELU; /* y is not touched again */
-    const thaw_store store = accumulate ? THAW_STORE_ADD : once ? thaw_store_of(y, n * s->oh * s->ow, s->cout) : THAW_STORE_SET;
+    const bool stream = once && add != y && thaw_streams(y, n * s->oh * s->ow, s->cout);
     /* Few blocks: several threads share one, each with its own V, so that none waits for the last. */
     int64_t ranges = 1;
     while (blocks * ranges < 4 * threads && 2 * ranges <= panels)
         ranges *= 2;
 #pragma omp parallel for num_threads((int)threads) schedule(dynamic)
     for (int64_t item = 0; item < blocks * ranges; item++) {
+        static const float zero[THAW_PANEL];
         int64_t block = item / ranges, range = item % ranges;
         int64_t t0 = block * units / blocks * UNIT, t1 = thaw_least((block + 1) * units / blocks * UNIT, tiles), count = t1 - t0;
-        int64_t v_point = point_stride(count * stride), m_point;
+        int64_t v_point = point_stride(count * stride), rows[THAW_POINTS];
         float *v = (float *)scratch + omp_get_thread_num() * r.all, *m = v + r.m, *patch = v + r.patch, *shift = v + r.bias;
-        for (int64_t i = 0; i < count; i++)
-            thaw_tile_input(isa, s, &t, t0 + i, x, 0, stride - LINE, v + i * stride, v_point, patch);
+        thaw_tile tile[MANY_TILES];
+        for (int64_t point = 0; point < THAW_POINTS; point++)
+            rows[point] = thaw_point_rows(&t, t0, t1, point);
+        for (int64_t i = 0; i < count; i++) {
+            tile[i] = thaw_tile_of(&t, t0 + i, t0);
+            tile[i].at.stride = stride;
+            tile[i].at.point = v_point;
+            thaw_tile_input(isa, s, &tile[i], x, 0, stride - LINE, v, patch);
+        }
         for (int64_t panel = range * panels / ranges; panel < (range + 1) * panels / ranges; panel++) {
-            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
-            finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,
-                        .store = store};
-            static const float zero[THAW_PANEL];
+            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), m_point = point_stride(count * width);
+            const finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,
+                              .add = add ? add + co : NULL, .stream = stream};
             const float *u = packed + panel * THAW_POINTS * s->cin * THAW_PANEL;
             for (int64_t i = 0; bias && i < width; i++)
                 shift[i] = i < f.n ? bias[co + i] : 0.0f;
-            m_point = point_stride(count * width);
             for (int64_t point = 0; point < THAW_POINTS; point++)
-                isa->multiply(count, width, s->cin, v + point * v_point, stride, u + point * s->cin * width, zero, false,
-                              false, m + point * m_point, width);
-            for (int64_t i = 0; i < count; i++)
-                transform_output(isa, s, &t, t0 + i, m + i * width, m_point, &f, y + co, patch);
+                isa->multiply(rows[point], width, s->cin, v + point * v_point, stride, u + point * s->cin * width, zero, NULL,
+                              false, false, m + point * m_point, width);
+            for (int64_t i = 0; i < count; i++) {
+                tile[i].at.stride = width;
+                tile[i].at.point = m_point;
+                transform_output(isa, s, &tile[i], m, &f, y + co, patch);
+            }
         }
         isa->fence();
     }

@@ -15,10 +15,13 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
 thaw_window thaw_winograd_turned(const thaw_window *s);
 void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float *packed);
 
-/* y = act(conv(x) + bias), or y += conv(x). */
+/* Products for each pair of channels and image: 36 a tile at most. */
+int64_t thaw_winograd_products(const thaw_window *s);
+
+/* y = act(conv(x) + bias + add); add(n,oh,ow,cout): NULL, or y itself. */
 size_t thaw_winograd_scratch(const thaw_window *s);
 void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
-                           thaw_activation act, bool accumulate, float *y, void *scratch);
+                           const float *add, thaw_activation act, float *y, void *scratch);
 
 /* dkernel(3,3,cin,cout), overwritten; n > 0. */
 size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n);

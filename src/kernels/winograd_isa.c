@@ -17,78 +17,122 @@ THAW_ISA_DECLARE(THAW_ISA);
 #define NA (1.0 / (2.0 * A2 * (A2 - B2)))
 #define NB (1.0 / (2.0 * B2 * (B2 - A2)))
 
-/* t = B^T d, 6 to 6. */
-static inline void input6(const vec *d, int step, vec *t, int to) {
+/* A tile with 3 outputs in a direction has the five points but 0. Its row p of B^T is multiplied by p, so that the same G
+ * serves, whose N(p) has this factor; and 0 is the point whose absence costs least in rounding. */
+enum { FIRST = 1 }; /* number of the first point without 0 */
+
+/* t = B^T d, 6 to 6, or 5 to the last 5. */
+static inline __attribute__((always_inline)) void input_points(int outputs, const vec *d, int step, vec *t, int to) {
     const vec a1 = vec_all((float)A1), b1 = vec_all((float)B1), minus_a2 = vec_all((float)-A2), minus_b2 = vec_all((float)-B2);
     const vec product = vec_all((float)(A2 * B2)), minus_sum = vec_all((float)-(A2 + B2));
-    const vec d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step], d5 = d[5 * step];
-    const vec even_a = vec_fma(minus_b2, d2, d4), odd_a = vec_multiply(a1, vec_fma(minus_b2, d1, d3));
-    const vec even_b = vec_fma(minus_a2, d2, d4), odd_b = vec_multiply(b1, vec_fma(minus_a2, d1, d3));
-    t[0] = vec_fma(product, d0, vec_fma(minus_sum, d2, d4));
+    const vec d0 = d[0], d1 = d[step], d2 = d[2 * step], d3 = d[3 * step], d4 = d[4 * step];
+    const vec odd_a = vec_multiply(a1, vec_fma(minus_b2, d1, d3)), odd_b = vec_multiply(b1, vec_fma(minus_a2, d1, d3));
+    vec even_a, even_b;
+    if (outputs == 4) {
+        const vec d5 = d[5 * step];
+        even_a = vec_fma(minus_b2, d2, d4);
+        even_b = vec_fma(minus_a2, d2, d4);
+        t[0] = vec_fma(product, d0, vec_fma(minus_sum, d2, d4));
+        t[5 * to] = vec_fma(product, d1, vec_fma(minus_sum, d3, d5));
+    } else {
+        const vec a2 = vec_all((float)A2), b2 = vec_all((float)B2);
+        even_a = vec_multiply(a2, vec_fma(minus_b2, d0, d2));
+        even_b = vec_multiply(b2, vec_fma(minus_a2, d0, d2));
+        t[5 * to] = vec_fma(product, d0, vec_fma(minus_sum, d2, d4));
+    }
     t[to] = vec_add(even_a, odd_a);
     t[2 * to] = vec_subtract(even_a, odd_a);
     t[3 * to] = vec_add(even_b, odd_b);
     t[4 * to] = vec_subtract(even_b, odd_b);
-    t[5 * to] = vec_fma(product, d1, vec_fma(minus_sum, d3, d5));
 }
 
-void THAW_NAMED(thaw_winograd_input)(const float *x, int64_t row, int64_t column, int64_t c, float *v, int64_t point) {
+/* The row of a tile in the matrix of point (p, q). */
+#define AT(base, t, p, q) ((base) + (t)->row[((p) == 0) + 2 * ((q) == 0)] * (t)->stride + (6 * (p) + (q)) * (t)->point)
+
+static inline __attribute__((always_inline)) void input_tile(int high, int wide, const float *x, int64_t row, int64_t column,
+                                                             int64_t c, const thaw_tile_rows *at, float *v) {
     for (int64_t i = 0; i < c; i += THAW_LANES) {
         vec d[6], half[THAW_POINTS], t[6];
-        for (int j = 0; j < 6; j++) {
-            for (int r = 0; r < 6; r++)
+        for (int j = 0; j < wide + 2; j++) {
+            for (int r = 0; r < high + 2; r++)
                 d[r] = vec_load(x + r * row + j * column + i);
-            for (int r = 0; r < 6 && j >= 2; r++) /* the next tile's */
-                __builtin_prefetch(x + r * row + (j + 4) * column + i);
-            input6(d, 1, half + j, 6);
+            for (int r = 0; r < high + 2 && j >= 2; r++) /* the next tile's */
+                __builtin_prefetch(x + r * row + (j + wide) * column + i);
+            input_points(high, d, 1, half + j, 6);
         }
-        for (int r = 0; r < 6; r++) {
-            input6(half + 6 * r, 1, t, 1);
-            for (int j = 0; j < 6; j++)
-                vec_store(v + (6 * r + j) * point + i, t[j]);
+        for (int p = high == 4 ? 0 : FIRST; p < 6; p++) {
+            input_points(wide, half + 6 * p, 1, t, 1);
+            for (int q = wide == 4 ? 0 : FIRST; q < 6; q++)
+                vec_store(AT(v, at, p, q) + i, t[q]);
         }
     }
 }
 
-/* y = A^T m, 6 to 4. */
-static inline void output4(const vec *m, vec *y, int to) {
+/* Calls `tile` with the sizes of the tile as constants. */
+#define BY_SIZE(tile, t, ...)                                                                                          \
+    do {                                                                                                               \
+        if ((t)->high == 4 && (t)->wide == 4)                                                                          \
+            tile(4, 4, __VA_ARGS__);                                                                                   \
+        else if ((t)->high == 4)                                                                                       \
+            tile(4, 3, __VA_ARGS__);                                                                                   \
+        else if ((t)->wide == 4)                                                                                       \
+            tile(3, 4, __VA_ARGS__);                                                                                   \
+        else                                                                                                           \
+            tile(3, 3, __VA_ARGS__);                                                                                   \
+    } while (0)
+
+void THAW_NAMED(thaw_winograd_input)(const float *x, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t, float *v) {
+    BY_SIZE(input_tile, t, x, row, column, c, t, v);
+}
+
+/* y = A^T m, 6 to 4, or 5 to 3. */
+static inline __attribute__((always_inline)) void output_cells(int outputs, const vec *m, vec *y, int to) {
     const vec a1 = vec_all((float)A1), a2 = vec_all((float)A2), a3 = vec_all((float)A3);
     const vec b1 = vec_all((float)B1), b2 = vec_all((float)B2), b3 = vec_all((float)B3);
     const vec sum_a = vec_add(m[1], m[2]), difference_a = vec_subtract(m[1], m[2]);
     const vec sum_b = vec_add(m[3], m[4]), difference_b = vec_subtract(m[3], m[4]);
-    y[0] = vec_add(vec_add(m[0], sum_a), sum_b);
+    y[0] = outputs == 4 ? vec_add(vec_add(m[0], sum_a), sum_b) : vec_add(sum_a, sum_b);
     y[to] = vec_fma(b1, difference_b, vec_multiply(a1, difference_a));
-    y[2 * to] = vec_fma(b2, sum_b, vec_multiply(a2, sum_a));
-    y[3 * to] = vec_fma(b3, difference_b, vec_fma(a3, difference_a, m[5]));
+    y[2 * to] = vec_fma(b2, sum_b, outputs == 4 ? vec_multiply(a2, sum_a) : vec_fma(a2, sum_a, m[5]));
+    if (outputs == 4)
+        y[3 * to] = vec_fma(b3, difference_b, vec_fma(a3, difference_a, m[5]));
 }
 
-void THAW_NAMED(thaw_winograd_output)(const float *m, int64_t point, int64_t w, const float *bias, bool relu,
-                                      thaw_store store, float *y, int64_t row, int64_t column, int rows, int columns) {
+static inline __attribute__((always_inline)) void output_tile(int high, int wide, const float *m, const thaw_tile_rows *at,
+                                                              int64_t w, const float *bias, const float *add, bool relu,
+                                                              bool stream, float *y, int64_t row, int64_t column, int rows,
+                                                              int columns) {
     for (int64_t i = 0; i < w; i += THAW_LANES) {
         vec from[6], half[24], t[4];
-        for (int j = 0; j < 6; j++) {
-            for (int r = 0; r < 6; r++)
-                from[r] = vec_load(m + (6 * r + j) * point + i);
-            output4(from, half + j, 6);
+        for (int q = wide == 4 ? 0 : FIRST; q < 6; q++) {
+            for (int p = high == 4 ? 0 : FIRST; p < 6; p++)
+                from[p] = vec_load(AT(m, at, p, q) + i);
+            output_cells(high, from, half + q, 6);
         }
         const vec shift = bias ? vec_load(bias + i) : vec_all(0.0f);
-        for (int r = 0; r < 4; r++) {
-            output4(half + 6 * r, t, 1);
+        for (int r = 0; r < high; r++) {
+            output_cells(wide, half + 6 * r, t, 1);
             if (r >= rows)
                 break;
-            float *to = y + r * row + i;
-            for (int j = 0; j < 4; j++) {
+            for (int j = 0; j < wide; j++) {
                 if (j >= columns)
                     break;
-                vec sum = vec_add(t[j], store == THAW_STORE_ADD ? vec_load(to + j * column) : shift);
+                const int64_t cell = r * row + j * column + i;
+                vec sum = vec_add(t[j], shift);
+                sum = add ? vec_add(sum, vec_load(add + cell)) : sum;
                 sum = relu ? vec_relu(sum) : sum;
-                if (store == THAW_STORE_STREAM)
-                    vec_stream(to + j * column, sum);
+                if (stream)
+                    vec_stream(y + cell, sum);
                 else
-                    vec_store(to + j * column, sum);
+                    vec_store(y + cell, sum);
             }
         }
     }
+}
+
+void THAW_NAMED(thaw_winograd_output)(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, const float *add,
+                                      bool relu, bool stream, float *y, int64_t row, int64_t column, int rows, int columns) {
+    BY_SIZE(output_tile, t, m, t, w, bias, add, relu, stream, y, row, column, rows, columns);
 }
 
 /* t = G g, 3 to 6, on rows of w numbers. */
@@ -134,33 +178,41 @@ void THAW_NAMED(thaw_winograd_filter)(const float *g, int64_t tap, int64_t w, co
         filter16(g + i, tap, scale ? scale + i : scale, u + i, point);
 }
 
-/* t = D d, 4 to 6: a polynomial with the coefficients d at the points. */
-static inline void gradient6(const vec *d, vec *t, int to) {
+/* t = D d, 4 to 6 or 3 to the last 5: a polynomial with the coefficients d at the points. */
+static inline __attribute__((always_inline)) void gradient_points(int outputs, const vec *d, vec *t, int to) {
     const vec a1 = vec_all((float)A1), a2 = vec_all((float)A2), b1 = vec_all((float)B1), b2 = vec_all((float)B2);
-    const vec even_a = vec_fma(a2, d[2], d[0]), odd_a = vec_multiply(a1, vec_fma(a2, d[3], d[1]));
-    const vec even_b = vec_fma(b2, d[2], d[0]), odd_b = vec_multiply(b1, vec_fma(b2, d[3], d[1]));
-    t[0] = d[0];
+    const vec even_a = vec_fma(a2, d[2], d[0]), even_b = vec_fma(b2, d[2], d[0]);
+    const vec odd_a = vec_multiply(a1, outputs == 4 ? vec_fma(a2, d[3], d[1]) : d[1]);
+    const vec odd_b = vec_multiply(b1, outputs == 4 ? vec_fma(b2, d[3], d[1]) : d[1]);
+    if (outputs == 4)
+        t[0] = d[0];
     t[to] = vec_add(even_a, odd_a);
     t[2 * to] = vec_subtract(even_a, odd_a);
     t[3 * to] = vec_add(even_b, odd_b);
     t[4 * to] = vec_subtract(even_b, odd_b);
-    t[5 * to] = d[3];
+    t[5 * to] = d[outputs - 1];
 }
 
-void THAW_NAMED(thaw_winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, float *m, int64_t point) {
+static inline __attribute__((always_inline)) void gradient_tile(int high, int wide, const float *dy, int64_t row, int64_t column,
+                                                                int64_t c, const thaw_tile_rows *at, float *m) {
     for (int64_t i = 0; i < c; i += THAW_LANES) {
         vec d[4], half[24], t[6];
-        for (int j = 0; j < 4; j++) {
-            for (int r = 0; r < 4; r++)
+        for (int j = 0; j < wide; j++) {
+            for (int r = 0; r < high; r++)
                 d[r] = vec_load(dy + r * row + j * column + i);
-            gradient6(d, half + j, 4);
+            gradient_points(high, d, half + j, 4);
         }
-        for (int r = 0; r < 6; r++) {
-            gradient6(half + 4 * r, t, 1);
-            for (int j = 0; j < 6; j++)
-                vec_store(m + (6 * r + j) * point + i, t[j]);
+        for (int p = high == 4 ? 0 : FIRST; p < 6; p++) {
+            gradient_points(wide, half + 4 * p, t, 1);
+            for (int q = wide == 4 ? 0 : FIRST; q < 6; q++)
+                vec_store(AT(m, at, p, q) + i, t[q]);
         }
     }
+}
+
+void THAW_NAMED(thaw_winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,
+                                        float *m) {
+    BY_SIZE(gradient_tile, t, dy, row, column, c, t, m);
 }
 
 /* g = A^T u with the first three powers, each point divided by its N: 6 to 3, on rows of w numbers `step` apart. */

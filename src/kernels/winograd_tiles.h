@@ -7,46 +7,96 @@
 #include "kernels/isa.h"
 #include "kernels/kernels_fast.h"
 
-/* Tiles of 4x4 outputs of an image, row by row; images one behind the other. */
+/* Tiles of an image, row by row; images one behind the other. As few tiles as there can be, of 4 outputs each way, and the
+ * last ones of 3 where that is enough: 14 = 4+4+3+3. Only 1, 2 and 5 outputs are less than their tiles. */
 typedef struct thaw_tiling {
     int64_t rows, columns;
+    int64_t high, wide; /* the first rows and columns, of 4 outputs; the others have 3 */
 } thaw_tiling;
 
-static inline thaw_tiling thaw_tiling_of(const thaw_window *s) {
-    return (thaw_tiling){thaw_ceil_div(s->oh, 4), thaw_ceil_div(s->ow, 4)};
+static inline int64_t thaw_fours(int64_t outputs) {
+    int64_t tiles = thaw_ceil_div(outputs, 4);
+    return tiles - thaw_least(4 * tiles - outputs, tiles);
 }
 
-/* A square of size x size cells of a map (h,w,c) from row y0, column x0 on: where its channels c0 on are, and the distances of
- * its rows and columns. Where it does not lie inside, or has no whole sixteens of channels, it is copied to room(size,size,
+static inline thaw_tiling thaw_tiling_of(const thaw_window *s) {
+    return (thaw_tiling){thaw_ceil_div(s->oh, 4), thaw_ceil_div(s->ow, 4), thaw_fours(s->oh), thaw_fours(s->ow)};
+}
+
+/* Products of an image for each pair of channels. */
+static inline int64_t thaw_tiling_products(const thaw_tiling *t) {
+    return (5 * t->rows + t->high) * (5 * t->columns + t->wide);
+}
+
+/* Rows that the tiles before `tile` have in the matrices of the points: row[] of thaw_tile_rows. */
+static inline void thaw_rows_before(const thaw_tiling *t, int64_t tile, int64_t rows[4]) {
+    int64_t image = tile / (t->rows * t->columns), place = tile % (t->rows * t->columns);
+    int64_t row = place / t->columns, column = place % t->columns;
+    int64_t high = thaw_least(row, t->high), wide = thaw_least(column, t->wide);
+    rows[0] = tile;
+    rows[1] = image * t->high * t->columns + high * t->columns + (row < t->high ? column : 0);
+    rows[2] = image * t->rows * t->wide + row * t->wide + wide;
+    rows[3] = image * t->high * t->wide + high * t->wide + (row < t->high ? wide : 0);
+}
+
+/* A tile: its first output, and its rows in matrices whose first tile is `first`; distances are to be set. */
+typedef struct thaw_tile {
+    int64_t image, y, x;
+    thaw_tile_rows at;
+} thaw_tile;
+
+static inline thaw_tile thaw_tile_of(const thaw_tiling *t, int64_t tile, int64_t first) {
+    int64_t place = tile % (t->rows * t->columns), row = place / t->columns, column = place % t->columns;
+    int64_t start[4], rows[4];
+    thaw_rows_before(t, first, start);
+    thaw_rows_before(t, tile, rows);
+    thaw_tile out = {.image = tile / (t->rows * t->columns),
+                     .y = 3 * row + thaw_least(row, t->high),
+                     .x = 3 * column + thaw_least(column, t->wide),
+                     .at = {.high = row < t->high ? 4 : 3, .wide = column < t->wide ? 4 : 3}};
+    for (int i = 0; i < 4; i++)
+        out.at.row[i] = rows[i] - start[i];
+    return out;
+}
+
+/* Rows of tiles [first, last) in the matrix of a point. */
+static inline int64_t thaw_point_rows(const thaw_tiling *t, int64_t first, int64_t last, int64_t point) {
+    int64_t start[4], end[4], kind = (point / 6 == 0) + 2 * (point % 6 == 0);
+    thaw_rows_before(t, first, start);
+    thaw_rows_before(t, last, end);
+    return end[kind] - start[kind];
+}
+
+/* A part of high x wide cells of a map (h,w,c) from row y0, column x0 on: where its channels c0 on are, and the distances of
+ * its rows and columns. Where it does not lie inside, or has no whole sixteens of channels, it is copied to room(high,wide,
  * width) with zeros around it; width: channels from c0 that are wanted, in whole sixteens. */
-static inline const float *thaw_square(const float *map, int64_t h, int64_t w, int64_t c, int64_t y0, int64_t x0, int64_t size,
-                                       int64_t c0, int64_t width, float *room, int64_t *row, int64_t *column) {
-    if (c0 + width <= c && y0 >= 0 && x0 >= 0 && y0 + size <= h && x0 + size <= w) {
+static inline const float *thaw_part(const float *map, int64_t h, int64_t w, int64_t c, int64_t y0, int64_t x0, int64_t high,
+                                     int64_t wide, int64_t c0, int64_t width, float *room, int64_t *row, int64_t *column) {
+    if (c0 + width <= c && y0 >= 0 && x0 >= 0 && y0 + high <= h && x0 + wide <= w) {
         *row = w * c;
         *column = c;
         return map + (y0 * w + x0) * c + c0;
     }
-    for (int64_t i = 0; i < size; i++)
-        for (int64_t j = 0; j < size; j++) {
-            float *to = room + (i * size + j) * width;
+    for (int64_t i = 0; i < high; i++)
+        for (int64_t j = 0; j < wide; j++) {
+            float *to = room + (i * wide + j) * width;
             bool inside = y0 + i >= 0 && y0 + i < h && x0 + j >= 0 && x0 + j < w;
             int64_t copied = inside ? thaw_least(width, c - c0) : 0;
             if (copied > 0)
                 memcpy(to, map + ((y0 + i) * w + x0 + j) * c + c0, (size_t)copied * sizeof *to);
             memset(to + copied, 0, (size_t)(width - copied) * sizeof *to);
         }
-    *row = size * width;
+    *row = wide * width;
     *column = width;
     return room;
 }
 
-/* The 6x6 input tile of output tile `tile`, channels [c0, c0+width), transformed to v: 36 rows, `point` apart. */
-static inline void thaw_tile_input(const thaw_isa *isa, const thaw_window *s, const thaw_tiling *t, int64_t tile, const float *x,
-                                   int64_t c0, int64_t width, float *v, int64_t point, float *room) {
-    int64_t image = tile / (t->rows * t->columns), place = tile % (t->rows * t->columns), row, column;
-    int64_t y0 = place / t->columns * 4 - s->pad_top, x0 = place % t->columns * 4 - s->pad_left;
-    const float *from = thaw_square(x + image * s->h * s->w * s->cin, s->h, s->w, s->cin, y0, x0, THAW_TILE, c0, width, room,
-                                    &row, &column);
-    isa->winograd_input(from, row, column, width, v, point);
+/* The inputs of a tile, channels [c0, c0+width), transformed to v. */
+static inline void thaw_tile_input(const thaw_isa *isa, const thaw_window *s, const thaw_tile *t, const float *x, int64_t c0,
+                                   int64_t width, float *v, float *room) {
+    int64_t row, column;
+    const float *from = thaw_part(x + t->image * s->h * s->w * s->cin, s->h, s->w, s->cin, t->y - s->pad_top,
+                                  t->x - s->pad_left, t->at.high + 2, t->at.wide + 2, c0, width, room, &row, &column);
+    isa->winograd_input(from, row, column, width, &t->at, v);
 }
 #endif

@@ -60,17 +60,20 @@ static int64_t range_width(const thaw_window *s, int64_t range) {
 /* Tile t0 + i of a block of `count`: its rows of V in all ranges, and of M in all panels. */
 static void transform(const thaw_isa *isa, const thaw_window *s, const layout *l, int64_t t0, int64_t i, int64_t count,
                       const float *x, const float *dy, float *v, float *m, float *room) {
+    thaw_tile tile = thaw_tile_of(&l->t, t0 + i, t0);
     for (int64_t range = 0; range < l->ranges; range++) {
-        int64_t width = range_width(s, range), stride = width + LINE;
-        thaw_tile_input(isa, s, &l->t, t0 + i, x, range * RANGE, width, v + range * l->v + i * stride, count * stride, room);
+        int64_t width = range_width(s, range);
+        tile.at.stride = width + LINE;
+        tile.at.point = count * tile.at.stride;
+        thaw_tile_input(isa, s, &tile, x, range * RANGE, width, v + range * l->v, room);
     }
-    int64_t image = (t0 + i) / (l->t.rows * l->t.columns), place = (t0 + i) % (l->t.rows * l->t.columns), row, column;
     for (int64_t panel = 0; panel < l->panels; panel++) {
-        int64_t width = thaw_panel_width(s->cout, panel);
-        const float *from = thaw_square(dy + image * s->oh * s->ow * s->cout, s->oh, s->ow, s->cout,
-                                        place / l->t.columns * 4, place % l->t.columns * 4, 4, panel * THAW_PANEL, width, room,
-                                        &row, &column);
-        isa->winograd_gradient(from, row, column, width, m + panel * l->m + i * width, count * width);
+        int64_t width = thaw_panel_width(s->cout, panel), row, column;
+        const float *from = thaw_part(dy + tile.image * s->oh * s->ow * s->cout, s->oh, s->ow, s->cout, tile.y, tile.x,
+                                      tile.at.high, tile.at.wide, panel * THAW_PANEL, width, room, &row, &column);
+        tile.at.stride = width;
+        tile.at.point = count * width;
+        isa->winograd_gradient(from, row, column, width, &tile.at, m + panel * l->m);
     }
 }
 
@@ -108,7 +111,8 @@ void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, cons
                 int64_t channels = thaw_least(RANGE, s->cin - range * RANGE), stride = range_width(s, range) + LINE;
                 float *sum = sums + (l.kept == l.ranges * l.panels ? range * l.panels + panel : thread) * l.sum;
                 for (int64_t point = group * l.points; point < (group + 1) * l.points; point++)
-                    isa->multiply_transposed(channels, width, count, v + range * l.v + point * count * stride, stride,
+                    isa->multiply_transposed(channels, width, thaw_point_rows(&l.t, t0, t0 + count, point),
+                                             v + range * l.v + point * count * stride, stride,
                                              m + panel * l.m + point * count * width, width, block > 0,
                                              sum + point * RANGE * width, width);
                 if (l.fused && block == l.blocks - 1)

@@ -68,7 +68,7 @@ static void compare_packed(const conv_case *t, int64_t n, const float *x, const 
     fast->conv_pack(s, true, kernel, NULL, turned);
     for (int with_bias = 0; with_bias < 2; with_bias++)
         for (int act = THAW_ACTIVATION_LINEAR; act <= THAW_ACTIVATION_RELU6; act++) {
-            fast->conv_forward_packed(s, n, x, packed, with_bias ? bias : NULL, (thaw_activation)act, a, scratch);
+            fast->conv_forward_packed(s, n, x, packed, with_bias ? bias : NULL, NULL, (thaw_activation)act, a, scratch);
             ref->conv_forward(s, n, x, kernel, with_bias ? bias : NULL, (thaw_activation)act, b, NULL);
             assert_same(a, b, out, t->name);
         }
@@ -84,7 +84,7 @@ static void compare_packed(const conv_case *t, int64_t n, const float *x, const 
     for (int64_t i = 0; i < kernel_of(s); i++)
         scaled[i] *= (float)scale[i % s->cout];
     fast->conv_pack(s, false, kernel, scale, packed);
-    fast->conv_forward_packed(s, n, x, packed, bias, THAW_ACTIVATION_LINEAR, a, scratch);
+    fast->conv_forward_packed(s, n, x, packed, bias, NULL, THAW_ACTIVATION_LINEAR, a, scratch);
     ref->conv_forward(s, n, x, scaled, bias, THAW_ACTIVATION_LINEAR, b, NULL);
     assert_same(a, b, out, t->name);
     thaw_free(scale);
@@ -178,7 +178,7 @@ static results run_all(const thaw_window *s, int64_t n, const float *x, const fl
             fast->conv_backward_data_packed(s, n, dy, packed, r.packed_dx, false, scratch);
             fast->conv_backward_data_packed(s, n, dy, packed, r.packed_dx, true, scratch);
         } else {
-            fast->conv_forward_packed(s, n, x, packed, bias, THAW_ACTIVATION_RELU, r.packed_y, scratch);
+            fast->conv_forward_packed(s, n, x, packed, bias, NULL, THAW_ACTIVATION_RELU, r.packed_y, scratch);
         }
         thaw_free(packed);
     }
@@ -332,7 +332,7 @@ static void check_overwritten(thaw_window s) {
         if (backward)
             fast->conv_backward_data_packed(&s, 1, y, packed, dx, false, scratch);
         else
-            fast->conv_forward_packed(&s, 1, x, packed, NULL, THAW_ACTIVATION_LINEAR, y, scratch);
+            fast->conv_forward_packed(&s, 1, x, packed, NULL, NULL, THAW_ACTIVATION_LINEAR, y, scratch);
         assert_finite(to, count);
         thaw_free(packed);
     }
@@ -363,7 +363,7 @@ static void test_nan_stays(void **state) {
             void *scratch = scratch_of(fast->conv_scratch(&s, 2));
             x[in + 32 * 9] = NAN;
             fast->conv_pack(&s, false, kernel, NULL, packed);
-            fast->conv_forward_packed(&s, 2, x, packed, NULL, THAW_ACTIVATION_RELU, y, scratch);
+            fast->conv_forward_packed(&s, 2, x, packed, NULL, NULL, THAW_ACTIVATION_RELU, y, scratch);
             assert_finite(y, out);
             assert_true(isnan(y[out]));
             thaw_free(x), thaw_free(kernel), thaw_free(y), thaw_free(packed), thaw_free(scratch);
@@ -384,7 +384,7 @@ static void test_large_results(void **state) {
         const thaw_window *s = &list[i].s;
         float *x = integers(input_of(s), 3), *kernel = integers(kernel_of(s), 3), *bias = integers(s->cout, 3);
         float *y = unset(output_of(s)), *want = unset(output_of(s));
-        assert_int_equal(thaw_store_of(y, s->oh * s->ow, s->cout) == THAW_STORE_STREAM, i != 1);
+        assert_int_equal(thaw_streams(y, s->oh * s->ow, s->cout), i != 1);
         for (int act = 0; act < 3; act++) {
             ref->conv_forward(s, 1, x, kernel, bias, acts[act], want, NULL);
             for (int isa = 0; isa < 3; isa++)
@@ -394,7 +394,7 @@ static void test_large_results(void **state) {
                     void *scratch = scratch_of(fast->conv_scratch(s, 1));
                     fast->conv_pack(s, false, kernel, NULL, packed);
                     memset(y, 0xff, (size_t)output_of(s) * sizeof *y);
-                    fast->conv_forward_packed(s, 1, x, packed, bias, acts[act], y, scratch);
+                    fast->conv_forward_packed(s, 1, x, packed, bias, NULL, acts[act], y, scratch);
                     if (mode && thaw_winograd_fits(s))
                         assert_near(y, want, output_of(s), 1e-4, list[i].name);
                     else

@@ -124,7 +124,7 @@ static void measure(const error_case *t, const float *x, const float *dy, const 
             fast->conv_backward_data_packed(s, t->n, dy, packed, dx, false, scratch);
             errors[DATA] = fmax(errors[DATA], error_of(dx, truth[DATA], NULL, in));
         } else {
-            fast->conv_forward_packed(s, t->n, x, packed, NULL, THAW_ACTIVATION_LINEAR, y, scratch);
+            fast->conv_forward_packed(s, t->n, x, packed, NULL, NULL, THAW_ACTIVATION_LINEAR, y, scratch);
             errors[FORWARD] = error_of(y, truth[FORWARD], NULL, out);
         }
         thaw_free(packed);
