@@ -135,7 +135,7 @@ static const float *pack_data(const thaw_engine *e, int which, int pack) {
     return e->packs[p->lent ? 1 : which] + p->offset;
 }
 
-static void conv_forward(thaw_engine *e, int which, const thaw_op *op, int64_t n, const float *x, float *y) {
+static void conv_forward(thaw_engine *e, int which, const thaw_op *op, int64_t n, const float *x, const float *add, float *y) {
     const thaw_pack *pack = op->pack >= 0 ? &tape_of(e, which)->packs[op->pack] : NULL;
     const thaw_tensor *kernel = &e->model->layers[op->layer].tensors[0];
     const float *data = pack ? pack_data(e, which, op->pack) : kernel->data, *bias = layer_tensor_data(e, op->layer, "bias");
@@ -143,7 +143,7 @@ static void conv_forward(thaw_engine *e, int which, const thaw_op *op, int64_t n
     if (pack && pack->norm >= 0)
         bias = data + (packed ? packed_floats(e, pack) : kernel->count);
     if (packed)
-        e->kernels->conv_forward_packed(&op->window, n, x, data, bias, NULL, op->act, y, e->scratch);
+        e->kernels->conv_forward_packed(&op->window, n, x, data, bias, add, op->act, y, e->scratch);
     else
         e->kernels->conv_forward(&op->window, n, x, data, bias, op->act, y, e->scratch);
 }
@@ -254,7 +254,9 @@ static void forward_op(thaw_engine *e, int which, const thaw_op *op, int64_t n) 
     const float *pack = op->pack >= 0 ? pack_data(e, which, op->pack) : NULL;
     int64_t rows = n * op->rows, c = op->c;
     switch (op->kind) {
-    case THAW_OP_CONV: conv_forward(e, which, op, n, x, y); break;
+    case THAW_OP_CONV:
+        conv_forward(e, which, op, n, x, op->n_in > 1 ? value_data(e, tape, arena, op->in[1]) : NULL, y);
+        break;
     case THAW_OP_DENSE:
         k->dense_forward(rows, op->in_c, c, x, layer->tensors[0].data, layer_tensor_data(e, op->layer, "bias"), op->act, y,
                          e->scratch);

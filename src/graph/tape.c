@@ -210,6 +210,21 @@ static void fuse_activation(lowering *l, int *node, thaw_activation *act) {
     l->done[next] = true;
 }
 
+/* Takes in the Add behind *node where its other summand is there already: the value of that; -1: none. */
+static int fuse_add(lowering *l, int *node) {
+    int next = only_reader(l, *node);
+    if (next < 0 || layer_of(l, next)->kind != THAW_LAYER_ADD || l->model->nodes[next].n_inputs != 2)
+        return -1;
+    const int *inputs = l->model->nodes[next].inputs;
+    int other = inputs[0] == *node ? inputs[1] : inputs[0];
+    other = thaw_node_root(l->model, other, l->training);
+    if (l->tape->node_value[other] < 0 && l->in_set[other] && other != l->model->input)
+        return -1;
+    *node = next;
+    l->done[next] = true;
+    return value_of(l, other);
+}
+
 static void window_of(const lowering *l, int node, const thaw_shape *in, const int64_t pad[4], thaw_window *w) {
     const thaw_layer *layer = layer_of(l, node);
     const thaw_layer_config *c = &layer->config;
@@ -253,7 +268,7 @@ static void lower_conv(lowering *l, int node) {
         late = act;
         act = THAW_ACTIVATION_LINEAR;
     }
-    int last = node, norm = -1;
+    int last = node, norm = -1, add = -1;
     if (late == THAW_ACTIVATION_LINEAR) {
         int next = l->fold && act == THAW_ACTIVATION_LINEAR ? only_reader(l, node) : -1;
         if (next >= 0 && layer_of(l, next)->kind == THAW_LAYER_BATCH_NORMALIZATION) {
@@ -261,13 +276,15 @@ static void lower_conv(lowering *l, int node) {
             last = next;
             l->done[next] = true;
         }
+        if (!l->training && act == THAW_ACTIVATION_LINEAR && thaw_kernels_get()->conv_pack_floats(&window, false) > 0)
+            add = fuse_add(l, &last);
         fuse_activation(l, &last, &act);
     }
-    int in = value_of(l, source);
+    int in[2] = {value_of(l, source), add};
     int out = late == THAW_ACTIVATION_LINEAR ? output_value(l, last)
                                              : new_value(l, THAW_REGION_ARENA, -1,
                                                          thaw_shape_count(&l->model->nodes[node].shape));
-    thaw_op *op = new_op(l, THAW_OP_CONV, layer_index, &in, 1, out);
+    thaw_op *op = new_op(l, THAW_OP_CONV, layer_index, in, add >= 0 ? 2 : 1, out);
     if (!op)
         return;
     op->window = window;
@@ -346,11 +363,33 @@ static void lower_norm(lowering *l, int node) {
         op->pack = scale_pack(l, n->layer, c);
 }
 
+/* ZeroPadding2D in front of a max pooling that may take it as its own padding, which never wins: where no input is below 0.
+ * For inference: backward would give another one of equal zeros the gradient. */
+static bool pad_folds_into_pool(const lowering *l, int node) {
+    if (l->training || layer_of(l, node)->kind != THAW_LAYER_ZERO_PADDING)
+        return false;
+    int reader = only_reader(l, node), source = l->model->nodes[node].inputs[0];
+    bool plain;
+    if (reader < 0 || layer_of(l, reader)->kind != THAW_LAYER_MAX_POOLING || layer_of(l, reader)->config.same)
+        return false;
+    thaw_layer_kind kind = layer_of(l, source)->kind;
+    if (kind != THAW_LAYER_CONV2D && kind != THAW_LAYER_ACTIVATION && kind != THAW_LAYER_RELU)
+        return false;
+    thaw_activation act = activation_of(l, source, &plain);
+    return plain && (act == THAW_ACTIVATION_RELU || act == THAW_ACTIVATION_RELU6);
+}
+
 static void lower_pool(lowering *l, int node) {
     const thaw_node *n = &l->model->nodes[node];
-    const thaw_shape *from = &l->model->nodes[n->inputs[0]].shape;
+    int source = n->inputs[0];
+    const int64_t *pad = NULL;
+    if (l->in_set[source] && pad_folds_into_pool(l, source)) {
+        pad = layer_of(l, source)->config.pad;
+        source = l->model->nodes[source].inputs[0];
+    }
+    const thaw_shape *from = &l->model->nodes[source].shape;
     thaw_layer_kind kind = layer_of(l, node)->kind;
-    int in = value_of(l, n->inputs[0]);
+    int in = value_of(l, source);
     thaw_op_kind op_kind = kind == THAW_LAYER_MAX_POOLING              ? THAW_OP_MAX_POOL
                            : kind == THAW_LAYER_AVERAGE_POOLING        ? THAW_OP_AVERAGE_POOL
                            : kind == THAW_LAYER_GLOBAL_AVERAGE_POOLING ? THAW_OP_GLOBAL_AVERAGE
@@ -360,7 +399,7 @@ static void lower_pool(lowering *l, int node) {
         return;
     op->c = from->dim[2];
     if (op_kind == THAW_OP_MAX_POOL || op_kind == THAW_OP_AVERAGE_POOL)
-        window_of(l, node, from, NULL, &op->window);
+        window_of(l, node, from, pad, &op->window);
     else
         op->rows = from->dim[0] * from->dim[1];
     if (l->training && l->plan->needs_grad[node]) {
@@ -404,8 +443,8 @@ static void lower_rows(lowering *l, int node, thaw_op_kind kind) {
 static void lower_node(lowering *l, int node) {
     if (l->done[node] || thaw_node_root(l->model, node, l->training) != node || node == l->model->input)
         return; /* taken in before, or only another name */
-    if (thaw_node_pad_folds(l->model, node, l->in_set))
-        return; /* becomes padding of the convolution behind it */
+    if (thaw_node_pad_folds(l->model, node, l->in_set) || pad_folds_into_pool(l, node))
+        return; /* becomes padding of the operation behind it */
     switch (layer_of(l, node)->kind) {
     case THAW_LAYER_CONV2D: lower_conv(l, node); return;
     case THAW_LAYER_DENSE: lower_dense(l, node); return;

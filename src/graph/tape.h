@@ -69,7 +69,7 @@ typedef struct thaw_op {
     thaw_op_kind kind;
     int layer;
     int n_in;
-    int *in; /* values; owned */
+    int *in; /* values; owned. CONV in inference form: a second one is added before the activation */
     int out; /* value */
     thaw_window window;
     thaw_activation act;    /* fused behind the operation */
