@@ -41,13 +41,15 @@ const char *thaw_conv_mode_name(void) { return NAMES[thaw_conv_mode_get()]; }
 
 /* Enough channels to pay for the transforms, and at least 1.5 times fewer products. */
 static bool pays(const thaw_window *s) {
-    return s->cin >= 16 && s->cout >= 16 && 9 * s->oh * s->ow * 2 >= 3 * thaw_winograd_products(s);
+    return s->cin >= 16 && s->cout >= 16 && s->kh * s->kw * s->oh * s->ow * 2 >= 3 * thaw_winograd_products(s);
 }
 
 static bool takes_winograd(const thaw_window *s) {
     thaw_conv_mode m = thaw_conv_mode_get();
     return thaw_winograd_fits(s) && (m == THAW_CONV_WINOGRAD || (m == THAW_CONV_AUTO && pays(s)));
 }
+
+static bool weights_take_winograd(const thaw_window *s) { return thaw_winograd_weights_fits(s) && takes_winograd(s); }
 
 static bool turned_takes_winograd(const thaw_window *s) {
     if (!thaw_winograd_fits(s))
@@ -94,7 +96,7 @@ static void conv_backward_data_packed(const thaw_window *s, int64_t n, const flo
 }
 
 void thaw_packed_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch) {
-    if (takes_winograd(s))
+    if (weights_take_winograd(s))
         thaw_winograd_weights(s, n, x, dy, dkernel, scratch);
     else
         thaw_panels_weights(s, n, x, dy, dkernel, scratch);
@@ -107,7 +109,7 @@ size_t thaw_packed_scratch(const thaw_window *s, int64_t n) {
     if (thaw_winograd_fits(s)) {
         thaw_window turned = thaw_winograd_turned(s);
         size_t sizes[] = {takes_winograd(s) ? thaw_winograd_scratch(s) : 0,
-                          takes_winograd(s) ? thaw_winograd_weights_scratch(s, n) : 0,
+                          weights_take_winograd(s) ? thaw_winograd_weights_scratch(s, n) : 0,
                           turned_takes_winograd(s) ? thaw_winograd_scratch(&turned) : 0};
         for (int i = 0; i < 3; i++)
             most = sizes[i] > most ? sizes[i] : most;

@@ -17,6 +17,8 @@
                                          thaw_winograd_filter_##isa,                                                   \
                                          thaw_winograd_gradient_##isa,                                                 \
                                          thaw_winograd_taps_##isa,                                                     \
+                                         thaw_window_average_##isa,                                                     \
+                                         thaw_window_maximum_##isa,                                                     \
                                          thaw_relu_gradient_##isa,                                                     \
                                          thaw_fence_##isa}
 TABLE(portable);

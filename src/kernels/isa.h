@@ -12,14 +12,13 @@
 enum {
     THAW_PANEL = 32,  /* most columns of a panel */
     THAW_DEPTH = 128, /* rows of a panel that stay in the first-level cache */
-    THAW_TILE = 6,    /* F(4x4,3x3): input tiles of 6x6, output tiles of 4x4 */
-    THAW_POINTS = 36
+    THAW_POINTS = 36  /* of F(4x4,3x3), the most of all */
 };
 
-/* Where the 36 matrices (tiles, channels) of Winograd's points hold a tile. A tile has 4 outputs in a direction, or 3: then it
- * does without the point 0 of that direction, reads 5 inputs, and the matrices of this point have no row for it. */
+/* Where the matrices (tiles, channels) of Winograd's points hold a tile. With 3 taps in a direction a tile has 4 outputs there,
+ * or 3: then it does without the point 0 of that direction, and the matrices of this point have no row for it. */
 typedef struct thaw_tile_rows {
-    int high, wide;        /* outputs: 4 or 3 */
+    int high, wide;        /* outputs */
     int64_t row[4];        /* of the matrix of point (p, q): [(p == 0) + 2*(q == 0)] */
     int64_t stride, point; /* floats from row to row and from matrix to matrix */
 } thaw_tile_rows;
@@ -35,21 +34,29 @@ typedef struct thaw_isa {
     void (*multiply_transposed)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
                                 bool accumulate, float *c, int64_t ldc);
 
-    /* Winograd, points {0, 5/8, -5/8, 3/2, -3/2, infinity}. c and w are multiples of 16; `row`, `column` are the distances of
-     * neighbours, `point` that of the 36 results. */
-    /* v(36,c) = B^T d B of a tile d of x, 2 cells higher and wider than the outputs. */
-    void (*winograd_input)(const float *x, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t, float *v);
+    /* Winograd for kernels of kh x kw: 3x3, 1x3, 3x1, 1x7, 7x1. Points: winograd_isa.c. c and w are multiples of 16; `row`,
+     * `column` are the distances of neighbours, `point` that of the results of the points, which number points of kh times
+     * points of kw (one for one tap, 6 for 3, 8 for 7). */
+    /* v(points,c) = B^T d B of a tile d of x, kh-1 and kw-1 cells higher and wider than the outputs. */
+    void (*winograd_input)(int kh, int kw, const float *x, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,
+                           float *v);
     /* The upper left rows x columns of the outputs A^T m A, with bias (w; NULL: none), add (like y; NULL: none; may be y) and
      * relu. stream: as above. */
-    void (*winograd_output)(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, const float *add, bool relu,
-                            bool stream, float *y, int64_t row, int64_t column, int rows, int columns);
-    /* u(36,w) = G g G^T of w 3x3 filters g(9,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double.
+    void (*winograd_output)(int kh, int kw, const float *m, const thaw_tile_rows *t, int64_t w, const float *bias,
+                            const float *add, bool relu, bool stream, float *y, int64_t row, int64_t column, int rows,
+                            int columns);
+    /* u(points,w) = G g G^T of w filters g(kh*kw,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double.
      * Streamed to u, at multiples of 64 bytes. */
-    void (*winograd_filter)(const float *g, int64_t tap, int64_t w, const double *scale, float *u, int64_t point);
+    void (*winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
+                            int64_t point);
     /* Weight gradient F(3x3,4x4). m(36,c) = D dy D^T of a tile of dy, D: powers of the points. */
     void (*winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t, float *m);
     /* dkernel(9,w), taps `tap` apart, from sums u(36,w); in double. */
     void (*winograd_taps)(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap);
+    /* y(c) = the average, or the maximum (the first of equal ones; NaN wins), over a window of rows x columns > 0 cells, whose
+     * neighbours are `row` and `column` apart. */
+    void (*window_average)(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row, int64_t column, float *y);
+    void (*window_maximum)(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row, int64_t column, float *y);
     /* dx (accumulate: +=) = dy where y > 0, else 0; in place allowed. */
     void (*relu_gradient)(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);
     /* What this thread has streamed is there before anything that it does next. */
@@ -63,16 +70,20 @@ typedef struct thaw_isa {
                              const float *start, const float *add, bool relu, bool stream, float *c, int64_t ldc);     \
     void thaw_multiply_transposed_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,  \
                                         int64_t ldb, bool accumulate, float *c, int64_t ldc);                          \
-    void thaw_winograd_input_##isa(const float *x, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,    \
-                                   float *v);                                                                          \
-    void thaw_winograd_output_##isa(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias,             \
-                                    const float *add, bool relu, bool stream, float *y, int64_t row, int64_t column,   \
-                                    int rows, int columns);                                                            \
-    void thaw_winograd_filter_##isa(const float *g, int64_t tap, int64_t w, const double *scale, float *u,             \
-                                    int64_t point);                                                                    \
+    void thaw_winograd_input_##isa(int kh, int kw, const float *x, int64_t row, int64_t column, int64_t c,             \
+                                   const thaw_tile_rows *t, float *v);                                                 \
+    void thaw_winograd_output_##isa(int kh, int kw, const float *m, const thaw_tile_rows *t, int64_t w,                \
+                                    const float *bias, const float *add, bool relu, bool stream, float *y,             \
+                                    int64_t row, int64_t column, int rows, int columns);                               \
+    void thaw_winograd_filter_##isa(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale,       \
+                                    float *u, int64_t point);                                                          \
     void thaw_winograd_gradient_##isa(const float *dy, int64_t row, int64_t column, int64_t c,                         \
                                       const thaw_tile_rows *t, float *m);                                              \
     void thaw_winograd_taps_##isa(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap); \
+    void thaw_window_average_##isa(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row,              \
+                                   int64_t column, float *y);                                                          \
+    void thaw_window_maximum_##isa(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row,              \
+                                   int64_t column, float *y);                                                          \
     void thaw_relu_gradient_##isa(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);         \
     void thaw_fence_##isa(void)
 

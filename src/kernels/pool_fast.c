@@ -2,6 +2,7 @@
  * that holds no cell of the image gives 0 and no gradient. */
 #include <string.h>
 
+#include "kernels/isa.h"
 #include "kernels/kernels_fast.h"
 
 enum { NO_TAP = UINT16_MAX, CHANNELS = 64 /* of a piece */ };
@@ -29,11 +30,6 @@ static int64_t cell_of(const thaw_window *s, int64_t oy, int64_t ox, int64_t ty,
 }
 
 /* y(c) = max(y, x): a strictly greater value wins, and NaN. */
-static void take_max(int64_t c, const float *restrict x, float *restrict y) {
-    for (int64_t i = 0; i < c; i++)
-        y[i] = ((x[i] > y[i]) | (x[i] != x[i])) ? x[i] : y[i];
-}
-
 static void take_max_tap(int64_t c, const float *restrict x, uint16_t tap, float *restrict y, uint16_t *restrict argmax) {
     for (int64_t i = 0; i < c; i++) {
         bool wins = (x[i] > y[i]) | (x[i] != x[i]);
@@ -42,7 +38,7 @@ static void take_max_tap(int64_t c, const float *restrict x, uint16_t tap, float
     }
 }
 
-/* One output cell; x: the image. */
+/* One output cell with the tap that won; x: the image. */
 static void max_cell(const thaw_window *s, const float *x, int64_t oy, int64_t ox, float *y, uint16_t *argmax) {
     taps rows = row_taps(s, oy), columns = column_taps(s, ox);
     int64_t c = s->cin;
@@ -52,18 +48,25 @@ static void max_cell(const thaw_window *s, const float *x, int64_t oy, int64_t o
         memcpy(y, x + cell_of(s, oy, ox, rows.first, columns.first), (size_t)c * sizeof *y);
     else
         memset(y, 0, (size_t)c * sizeof *y);
-    for (int64_t i = 0; argmax && i < c; i++)
+    for (int64_t i = 0; i < c; i++)
         argmax[i] = tap;
     for (int64_t ty = rows.first; ty < rows.last; ty++)
-        for (int64_t tx = columns.first; tx < columns.last; tx++) {
-            if (ty == rows.first && tx == columns.first)
-                continue;
-            const float *cell = x + cell_of(s, oy, ox, ty, tx);
-            if (argmax)
-                take_max_tap(c, cell, (uint16_t)(ty * s->kw + tx), y, argmax);
-            else
-                take_max(c, cell, y);
-        }
+        for (int64_t tx = columns.first; tx < columns.last; tx++)
+            if (ty != rows.first || tx != columns.first)
+                take_max_tap(c, x + cell_of(s, oy, ox, ty, tx), (uint16_t)(ty * s->kw + tx), y, argmax);
+}
+
+/* One output cell by a function of isa.h. */
+static void window_cell(const thaw_window *s, const float *x, int64_t oy, int64_t ox, bool average, float *y) {
+    const thaw_isa *isa = thaw_isa_get();
+    taps rows = row_taps(s, oy), columns = column_taps(s, ox);
+    if (rows.last == rows.first || columns.last == columns.first) {
+        memset(y, 0, (size_t)s->cin * sizeof *y);
+        return;
+    }
+    (average ? isa->window_average : isa->window_maximum)(s->cin, x + cell_of(s, oy, ox, rows.first, columns.first),
+                                                          rows.last - rows.first, columns.last - columns.first,
+                                                          s->dh * s->w * s->cin, s->dw * s->cin, y);
 }
 
 static void max_pool_forward(const thaw_window *s, int64_t n, const float *x, float *y, uint16_t *argmax) {
@@ -71,7 +74,11 @@ static void max_pool_forward(const thaw_window *s, int64_t n, const float *x, fl
     for (int64_t row = 0; row < n * s->oh; row++)
         for (int64_t ox = 0; ox < s->ow; ox++) {
             int64_t at = (row * s->ow + ox) * s->cin;
-            max_cell(s, x + row / s->oh * s->h * s->w * s->cin, row % s->oh, ox, y + at, argmax ? argmax + at : NULL);
+            const float *image = x + row / s->oh * s->h * s->w * s->cin;
+            if (argmax)
+                max_cell(s, image, row % s->oh, ox, y + at, argmax + at);
+            else
+                window_cell(s, image, row % s->oh, ox, false, y + at);
         }
 }
 
@@ -144,24 +151,10 @@ static void max_pool_backward(const thaw_window *s, int64_t n, const float *dy, 
 }
 
 static void average_pool_forward(const thaw_window *s, int64_t n, const float *x, float *y) {
-    int64_t c = s->cin;
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t row = 0; row < n * s->oh; row++)
-        for (int64_t ox = 0; ox < s->ow; ox++) {
-            const float *image = x + row / s->oh * s->h * s->w * c;
-            float *to = y + (row * s->ow + ox) * c;
-            taps rows = row_taps(s, row % s->oh), columns = column_taps(s, ox);
-            float cells = (float)((rows.last - rows.first) * (columns.last - columns.first));
-            memset(to, 0, (size_t)c * sizeof *to);
-            for (int64_t ty = rows.first; ty < rows.last; ty++)
-                for (int64_t tx = columns.first; tx < columns.last; tx++) {
-                    const float *cell = image + cell_of(s, row % s->oh, ox, ty, tx);
-                    for (int64_t i = 0; i < c; i++)
-                        to[i] += cell[i];
-                }
-            for (int64_t i = 0; cells > 0.0f && i < c; i++)
-                to[i] /= cells;
-        }
+        for (int64_t ox = 0; ox < s->ow; ox++)
+            window_cell(s, x + row / s->oh * s->h * s->w * s->cin, row % s->oh, ox, true, y + (row * s->ow + ox) * s->cin);
 }
 
 static void average_pool_backward(const thaw_window *s, int64_t n, const float *dy, float *dx, bool accumulate) {

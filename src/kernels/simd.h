@@ -22,6 +22,12 @@ static inline vec vec_relu(vec a) { return _mm512_max_ps(_mm512_setzero_ps(), a)
 static inline vec vec_where_positive(vec a, vec b) {
     return _mm512_maskz_mov_ps(_mm512_cmp_ps_mask(a, _mm512_setzero_ps(), _CMP_GT_OQ), b);
 }
+static inline vec vec_divide(vec a, vec b) { return _mm512_div_ps(a, b); }
+/* b where it is larger than a, or NaN; else a */
+static inline vec vec_larger(vec a, vec b) {
+    __mmask16 wins = _mm512_cmp_ps_mask(b, a, _CMP_GT_OQ) | _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q);
+    return _mm512_mask_mov_ps(a, wins, b);
+}
 /* To aligned memory past the caches: who reads it in another thread does so behind a fence. */
 static inline void vec_stream(float *p, vec a) { _mm512_stream_ps(p, a); }
 static inline void vec_fence(void) { _mm_sfence(); }
@@ -38,6 +44,10 @@ static inline vec vec_fma(vec a, vec b, vec c) { return _mm256_fmadd_ps(a, b, c)
 static inline vec vec_relu(vec a) { return _mm256_max_ps(_mm256_setzero_ps(), a); }
 static inline vec vec_where_positive(vec a, vec b) {
     return _mm256_and_ps(_mm256_cmp_ps(a, _mm256_setzero_ps(), _CMP_GT_OQ), b);
+}
+static inline vec vec_divide(vec a, vec b) { return _mm256_div_ps(a, b); }
+static inline vec vec_larger(vec a, vec b) {
+    return _mm256_blendv_ps(a, b, _mm256_or_ps(_mm256_cmp_ps(b, a, _CMP_GT_OQ), _mm256_cmp_ps(b, b, _CMP_UNORD_Q)));
 }
 static inline void vec_stream(float *p, vec a) { _mm256_stream_ps(p, a); }
 static inline void vec_fence(void) { _mm_sfence(); }
@@ -58,6 +68,11 @@ static inline vec vec_multiply(vec a, vec b) { return a * b; }
 static inline vec vec_fma(vec a, vec b, vec c) { return a * b + c; }
 static inline vec vec_relu(vec a) { return (vec)((vec_mask)a & ~(vec_mask)(a < vec_all(0.0f))); }
 static inline vec vec_where_positive(vec a, vec b) { return (vec)((vec_mask)b & (vec_mask)(a > vec_all(0.0f))); }
+static inline vec vec_divide(vec a, vec b) { return a / b; }
+static inline vec vec_larger(vec a, vec b) {
+    vec_mask wins = (vec_mask)(b > a) | (vec_mask)(b != b);
+    return (vec)(((vec_mask)b & wins) | ((vec_mask)a & ~wins));
+}
 static inline void vec_stream(float *p, vec a) { vec_store(p, a); }
 static inline void vec_fence(void) {}
 #endif

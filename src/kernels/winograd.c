@@ -1,8 +1,9 @@
-/* Winograd's F(4x4,3x3) (Lavin and Gray 2016): a tile of 4x4 outputs comes from 6x6 inputs by 36 products for each pair of
- * channels instead of 144. Where a map has no whole tiles some are 3 outputs high or wide (winograd_tiles.h).
+/* Winograd's algorithm (Lavin and Gray 2016): with F(4x4,3x3) a tile of 4x4 outputs comes from 6x6 inputs by 36 products for
+ * each pair of channels instead of 144. Where a map has no whole tiles some are 3 outputs high or wide (winograd_tiles.h).
+ * Kernels with one tap in a direction are transformed in the other alone: F(4,3) and F(2,7).
  *
- *     V = B^T d B            36 matrices (tiles, cin)       inner kernels: isa.h
- *     M = V U                36 products with the packed kernel U = G g G^T
+ *     V = B^T d B            matrices (tiles, cin), one a point          inner kernels: isa.h
+ *     M = V U                products with the packed kernel U = G g G^T
  *     y = A^T M A + bias
  *
  * A piece of work is a block of tiles, of one image or of several, times a range of panels of output channels. Its V stays in
@@ -20,30 +21,38 @@ enum {
     UNIT = 12,     /* blocks have whole units of tiles, as the inner kernels like them */
     FEW_TILES = 24, /* of a block: V, M and the panels of a shallow layer fit the second-level cache together */
     MANY_TILES = 48, /* of a deep one: the packed kernel comes from far, and is used more often */
+    MOST_TILES = 96, /* with the few points of a line */
     FILTERS = 16   /* input channels whose filters are transformed in one piece */
 };
 
-bool thaw_winograd_fits(const thaw_window *s) {
+bool thaw_winograd_weights_fits(const thaw_window *s) {
     return s->kh == 3 && s->kw == 3 && s->sh == 1 && s->sw == 1 && s->dh == 1 && s->dw == 1;
 }
 
-int64_t thaw_winograd_products(const thaw_window *s) {
-    const thaw_tiling t = thaw_tiling_of(s);
-    return thaw_tiling_products(&t);
+static bool line(int64_t taps, int64_t one) { return one == 1 && (taps == 3 || taps == 7); }
+
+bool thaw_winograd_fits(const thaw_window *s) {
+    return s->sh == 1 && s->sw == 1 && s->dh == 1 && s->dw == 1 &&
+           ((s->kh == 3 && s->kw == 3) || line(s->kh, s->kw) || line(s->kw, s->kh));
 }
+
+int64_t thaw_winograd_products(const thaw_window *s) { return thaw_tiling_products(s); }
 
 thaw_window thaw_winograd_turned(const thaw_window *s) {
-    return (thaw_window){.h = s->oh, .w = s->ow, .cin = s->cout, .kh = 3, .kw = 3, .sh = 1, .sw = 1, .dh = 1, .dw = 1,
-                         .pad_top = 2 - s->pad_top, .pad_left = 2 - s->pad_left, .oh = s->h, .ow = s->w, .cout = s->cin};
+    return (thaw_window){.h = s->oh, .w = s->ow, .cin = s->cout, .kh = s->kh, .kw = s->kw, .sh = 1, .sw = 1, .dh = 1, .dw = 1,
+                         .pad_top = s->kh - 1 - s->pad_top, .pad_left = s->kw - 1 - s->pad_left, .oh = s->h, .ow = s->w,
+                         .cout = s->cin};
 }
 
-/* Packed: panels of output channels; of each, 36 matrices (cin, width). */
+static int64_t points_of(const thaw_window *s) { return thaw_tile_points(s->kh) * thaw_tile_points(s->kw); }
+
+/* Packed: panels of output channels; of each, a matrix (cin, width) for each point. */
 size_t thaw_winograd_pack_floats(const thaw_window *s) {
-    return (size_t)(THAW_POINTS * s->cin * thaw_sixteens(s->cout));
+    return (size_t)(points_of(s) * s->cin * thaw_sixteens(s->cout));
 }
 
 static float *panel_of(const thaw_window *s, float *packed, int64_t panel) {
-    return packed + panel * THAW_POINTS * s->cin * THAW_PANEL;
+    return packed + panel * points_of(s) * s->cin * THAW_PANEL;
 }
 
 void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed) {
@@ -58,10 +67,10 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
         for (int64_t i = 0; scale && i < filters; i++)
             factors[i] = scale[co + i];
         for (int64_t ci = item % groups * FILTERS; ci < thaw_least(item % groups * FILTERS + FILTERS, s->cin); ci++) {
-            for (int64_t tap = 0; tap < 9; tap++)
+            for (int64_t tap = 0; tap < s->kh * s->kw; tap++)
                 memcpy(taps + tap * THAW_PANEL, kernel + (tap * s->cin + ci) * s->cout + co, (size_t)filters * sizeof *taps);
-            isa->winograd_filter(taps, THAW_PANEL, width, scale ? factors : NULL, panel_of(s, packed, panel) + ci * width,
-                                 s->cin * width);
+            isa->winograd_filter((int)s->kh, (int)s->kw, taps, THAW_PANEL, width, scale ? factors : NULL,
+                                 panel_of(s, packed, panel) + ci * width, s->cin * width);
         }
         isa->fence();
     }
@@ -76,18 +85,20 @@ void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float 
         int64_t panel = item / groups, width = thaw_panel_width(s->cin, panel), ci = panel * THAW_PANEL;
         int64_t co = item % groups * FILTERS, filters = thaw_least(width, s->cin - ci), from = thaw_least(FILTERS, s->cout - co);
         float taps[FILTERS][9 * THAW_PANEL] = {{0}}; /* of the filters from output channel co + k to inputs ci + i, turned */
-        for (int64_t tap = 0; tap < 9; tap++)
+        for (int64_t tap = 0; tap < s->kh * s->kw; tap++)
             for (int64_t i = 0; i < filters; i++)
                 for (int64_t k = 0; k < from; k++)
-                    taps[k][tap * THAW_PANEL + i] = kernel[((8 - tap) * s->cin + ci + i) * s->cout + co + k];
+                    taps[k][tap * THAW_PANEL + i] = kernel[((s->kh * s->kw - 1 - tap) * s->cin + ci + i) * s->cout + co + k];
         for (int64_t k = 0; k < from; k++)
-            isa->winograd_filter(taps[k], THAW_PANEL, width, NULL, panel_of(&turned, packed, panel) + (co + k) * width,
-                                 s->cout * width);
+            isa->winograd_filter((int)s->kh, (int)s->kw, taps[k], THAW_PANEL, width, NULL,
+                                 panel_of(&turned, packed, panel) + (co + k) * width, s->cout * width);
         isa->fence();
     }
 }
 
-static int64_t most_tiles(const thaw_window *s) { return s->cin <= 128 ? FEW_TILES : MANY_TILES; }
+static int64_t most_tiles(const thaw_window *s) {
+    return points_of(s) < THAW_POINTS ? MOST_TILES : s->cin <= 128 ? FEW_TILES : MANY_TILES;
+}
 
 /* Distance of the matrices of the 36 points, of so many floats: an odd number of cache lines, so that the 36 places that a
  * transform writes or reads do not fall into few sets of the cache. */
@@ -100,8 +111,8 @@ typedef struct room {
 
 static room room_of(const thaw_window *s) {
     int64_t c = thaw_sixteens(s->cin), tiles = most_tiles(s);
-    room r = {.m = THAW_POINTS * point_stride(tiles * (c + LINE))};
-    r.patch = r.m + THAW_POINTS * point_stride(tiles * THAW_PANEL);
+    room r = {.m = points_of(s) * point_stride(tiles * (c + LINE))};
+    r.patch = r.m + points_of(s) * point_stride(tiles * THAW_PANEL);
     r.bias = r.patch + THAW_POINTS * thaw_most(c, THAW_PANEL);
     r.all = r.bias + THAW_PANEL + LINE;
     return r;
@@ -129,11 +140,13 @@ static void transform_output(const thaw_isa *isa, const thaw_window *s, const th
     const float *add = f->add ? f->add + place : NULL;
     float *to = y + place;
     if (f->n == f->width) {
-        isa->winograd_output(m, &t->at, f->width, f->bias, add, relu, f->stream, to, s->ow * s->cout, s->cout, rows, columns);
+        isa->winograd_output((int)s->kh, (int)s->kw, m, &t->at, f->width, f->bias, add, relu, f->stream, to,
+                             s->ow * s->cout, s->cout, rows, columns);
         if (relu || f->act == THAW_ACTIVATION_LINEAR)
             return;
     } else {
-        isa->winograd_output(m, &t->at, f->width, f->bias, NULL, false, false, piece, 4 * f->width, f->width, rows, columns);
+        isa->winograd_output((int)s->kh, (int)s->kw, m, &t->at, f->width, f->bias, NULL, false, false, piece,
+                             4 * f->width, f->width, rows, columns);
     }
     for (int i = 0; i < rows; i++)
         for (int j = 0; j < columns; j++) {
@@ -166,8 +179,8 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
         int64_t t0 = block * units / blocks * UNIT, t1 = thaw_least((block + 1) * units / blocks * UNIT, tiles), count = t1 - t0;
         int64_t v_point = point_stride(count * stride), rows[THAW_POINTS];
         float *v = (float *)scratch + omp_get_thread_num() * r.all, *m = v + r.m, *patch = v + r.patch, *shift = v + r.bias;
-        thaw_tile tile[MANY_TILES];
-        for (int64_t point = 0; point < THAW_POINTS; point++)
+        thaw_tile tile[MOST_TILES];
+        for (int64_t point = 0; point < t.points; point++)
             rows[point] = thaw_point_rows(&t, t0, t1, point);
         for (int64_t i = 0; i < count; i++) {
             tile[i] = thaw_tile_of(&t, t0 + i, t0);
@@ -179,10 +192,10 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
             int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), m_point = point_stride(count * width);
             const finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,
                               .add = add ? add + co : NULL, .stream = stream};
-            const float *u = packed + panel * THAW_POINTS * s->cin * THAW_PANEL;
+            const float *u = packed + panel * t.points * s->cin * THAW_PANEL;
             for (int64_t i = 0; bias && i < width; i++)
                 shift[i] = i < f.n ? bias[co + i] : 0.0f;
-            for (int64_t point = 0; point < THAW_POINTS; point++)
+            for (int64_t point = 0; point < t.points; point++)
                 isa->multiply(rows[point], width, s->cin, v + point * v_point, stride, u + point * s->cin * width, zero, NULL,
                               false, false, m + point * m_point, width);
             for (int64_t i = 0; i < count; i++) {

@@ -1,21 +1,23 @@
-/* Convolution 3x3 with stride 1 by Winograd's F(4x4,3x3), and its gradients. See winograd.c, winograd_weights.c. */
+/* Convolutions with stride 1 by Winograd's algorithm, and their gradients. See winograd.c, winograd_weights.c. */
 #ifndef THAW_KERNELS_WINOGRAD_H
 #define THAW_KERNELS_WINOGRAD_H
 
 #include "kernels/kernels.h"
 
-/* 3x3, stride 1, dilation 1. */
+/* 3x3, 1x3, 3x1, 1x7 or 7x1, stride 1, dilation 1. */
 bool thaw_winograd_fits(const thaw_window *s);
+/* 3x3 alone. */
+bool thaw_winograd_weights_fits(const thaw_window *s);
 
 /* The packed kernel of s: the transform of each filter. Floats. */
 size_t thaw_winograd_pack_floats(const thaw_window *s);
-/* kernel(3,3,cin,cout), each output channel times scale(cout) (NULL: 1). */
+/* kernel(kh,kw,cin,cout), each output channel times scale(cout) (NULL: 1). */
 void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed);
 /* The same of the convolution that gives the data gradient of s. */
 thaw_window thaw_winograd_turned(const thaw_window *s);
 void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float *packed);
 
-/* Products for each pair of channels and image: 36 a tile at most. */
+/* Products for each pair of channels and image. */
 int64_t thaw_winograd_products(const thaw_window *s);
 
 /* y = act(conv(x) + bias + add); add(n,oh,ow,cout): NULL, or y itself. */

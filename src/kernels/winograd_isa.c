@@ -1,5 +1,6 @@
-/* Transforms of Winograd's minimal filtering (Lavin and Gray 2016) with the points {0, a, -a, b, -b, infinity}, a = 5/8,
- * b = 3/2: of the sets of six points, the one with the least rounding error. For a point p with N(p) = the product of its
+/* Transforms of Winograd's minimal filtering (Lavin and Gray 2016). For three taps the points are {0, a, -a, b, -b, infinity},
+ * a = 5/8, b = 3/2: of the sets of six points, the one with the least rounding error; for seven taps {0, c, -c, 1, -1, d, -d,
+ * infinity}, c = 1/2, d = 2, likewise of eight. For a point p with N(p) = the product of its
  * distances to the others: G has the rows (1, p, p^2)/N(p), B^T the coefficients of the product of (x - q) over the other
  * points q, A^T the powers of the points. All constants but those of N are exact. */
 #include "kernels/isa.h"
@@ -81,8 +82,53 @@ static inline __attribute__((always_inline)) void input_tile(int high, int wide,
             tile(3, 3, __VA_ARGS__);                                                                                   \
     } while (0)
 
-void THAW_NAMED(thaw_winograd_input)(const float *x, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t, float *v) {
-    BY_SIZE(input_tile, t, x, row, column, c, t, v);
+/* Where the tile of a line has its row of point p, which is in the first column or row of the points. */
+static inline float *line_row(const thaw_tile_rows *t, bool down, int p, const float *base) {
+    return (float *)(uintptr_t)base + t->row[p == 0 ? 3 : down ? 2 : 1] * t->stride + p * t->point;
+}
+
+/* t = B^T d, 8 to 8. With e1, e2, e3 the symmetric sums of c^2, 1, d^2, and for each pair of points those of the others. */
+static inline void input8(const vec *d, vec *t) {
+    const vec e = vec_all(-5.25f), e2 = vec_all(5.25f);
+    t[0] = vec_subtract(vec_fma(e2, d[2], vec_fma(e, d[4], d[6])), d[0]);
+    t[7] = vec_subtract(vec_fma(e2, d[3], vec_fma(e, d[5], d[7])), d[1]);
+    const vec even_c = vec_fma(vec_all(4.0f), d[2], vec_fma(vec_all(-5.0f), d[4], d[6]));
+    const vec odd_c = vec_multiply(vec_all(0.5f), vec_fma(vec_all(4.0f), d[1], vec_fma(vec_all(-5.0f), d[3], d[5])));
+    const vec even_1 = vec_add(d[2], vec_fma(vec_all(-4.25f), d[4], d[6]));
+    const vec odd_1 = vec_add(d[1], vec_fma(vec_all(-4.25f), d[3], d[5]));
+    const vec even_d = vec_fma(vec_all(0.25f), d[2], vec_fma(vec_all(-1.25f), d[4], d[6]));
+    const vec odd_d = vec_multiply(vec_all(2.0f), vec_fma(vec_all(0.25f), d[1], vec_fma(vec_all(-1.25f), d[3], d[5])));
+    t[1] = vec_add(even_c, odd_c);
+    t[2] = vec_subtract(even_c, odd_c);
+    t[3] = vec_add(even_1, odd_1);
+    t[4] = vec_subtract(even_1, odd_1);
+    t[5] = vec_add(even_d, odd_d);
+    t[6] = vec_subtract(even_d, odd_d);
+}
+
+static void input_line(int taps, const float *x, int64_t step, int64_t c, const thaw_tile_rows *place, bool down, float *v) {
+    const int outputs = down ? place->high : place->wide, points = taps == 7 ? 8 : 6;
+    for (int64_t i = 0; i < c; i += THAW_LANES) {
+        vec d[8], t[8];
+        for (int j = 0; j < outputs + taps - 1; j++)
+            d[j] = vec_load(x + j * step + i);
+        if (taps == 7)
+            input8(d, t);
+        else if (outputs == 4)
+            input_points(4, d, 1, t, 1);
+        else
+            input_points(3, d, 1, t, 1);
+        for (int p = taps == 3 && outputs == 3 ? FIRST : 0; p < points; p++)
+            vec_store(line_row(place, down, p, v) + i, t[p]);
+    }
+}
+
+void THAW_NAMED(thaw_winograd_input)(int kh, int kw, const float *x, int64_t row, int64_t column, int64_t c,
+                                     const thaw_tile_rows *t, float *v) {
+    if (kh == kw)
+        BY_SIZE(input_tile, t, x, row, column, c, t, v);
+    else
+        input_line(kh > kw ? kh : kw, x, kh > kw ? row : column, c, t, kh > kw, v);
 }
 
 /* y = A^T m, 6 to 4, or 5 to 3. */
@@ -96,6 +142,15 @@ static inline __attribute__((always_inline)) void output_cells(int outputs, cons
     y[2 * to] = vec_fma(b2, sum_b, outputs == 4 ? vec_multiply(a2, sum_a) : vec_fma(a2, sum_a, m[5]));
     if (outputs == 4)
         y[3 * to] = vec_fma(b3, difference_b, vec_fma(a3, difference_a, m[5]));
+}
+
+static inline void finish(vec sum, const float *add, bool relu, bool stream, float *y) {
+    sum = add ? vec_add(sum, vec_load(add)) : sum;
+    sum = relu ? vec_relu(sum) : sum;
+    if (stream)
+        vec_stream(y, sum);
+    else
+        vec_store(y, sum);
 }
 
 static inline __attribute__((always_inline)) void output_tile(int high, int wide, const float *m, const thaw_tile_rows *at,
@@ -118,21 +173,46 @@ static inline __attribute__((always_inline)) void output_tile(int high, int wide
                 if (j >= columns)
                     break;
                 const int64_t cell = r * row + j * column + i;
-                vec sum = vec_add(t[j], shift);
-                sum = add ? vec_add(sum, vec_load(add + cell)) : sum;
-                sum = relu ? vec_relu(sum) : sum;
-                if (stream)
-                    vec_stream(y + cell, sum);
-                else
-                    vec_store(y + cell, sum);
+                finish(vec_add(t[j], shift), add ? add + cell : NULL, relu, stream, y + cell);
             }
         }
     }
 }
 
-void THAW_NAMED(thaw_winograd_output)(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, const float *add,
-                                      bool relu, bool stream, float *y, int64_t row, int64_t column, int rows, int columns) {
-    BY_SIZE(output_tile, t, m, t, w, bias, add, relu, stream, y, row, column, rows, columns);
+/* y = A^T m, 8 to 2. */
+static inline void output2(const vec *m, vec *y) {
+    y[0] = vec_add(vec_add(m[0], vec_add(m[1], m[2])), vec_add(vec_add(m[3], m[4]), vec_add(m[5], m[6])));
+    const vec far = vec_fma(vec_all(2.0f), vec_subtract(m[5], m[6]), m[7]);
+    y[1] = vec_add(vec_fma(vec_all(0.5f), vec_subtract(m[1], m[2]), vec_subtract(m[3], m[4])), far);
+}
+
+static void output_line(int taps, const float *m, const thaw_tile_rows *place, bool down, int64_t w, const float *bias,
+                        const float *add, bool relu, bool stream, float *y, int64_t step, int count) {
+    const int outputs = down ? place->high : place->wide, points = taps == 7 ? 8 : 6;
+    for (int64_t i = 0; i < w; i += THAW_LANES) {
+        vec from[8], t[4];
+        for (int p = taps == 3 && outputs == 3 ? FIRST : 0; p < points; p++)
+            from[p] = vec_load(line_row(place, down, p, m) + i);
+        if (taps == 7)
+            output2(from, t);
+        else if (outputs == 4)
+            output_cells(4, from, t, 1);
+        else
+            output_cells(3, from, t, 1);
+        const vec shift = bias ? vec_load(bias + i) : vec_all(0.0f);
+        for (int j = 0; j < count; j++)
+            finish(vec_add(t[j], shift), add ? add + j * step + i : NULL, relu, stream, y + j * step + i);
+    }
+}
+
+void THAW_NAMED(thaw_winograd_output)(int kh, int kw, const float *m, const thaw_tile_rows *t, int64_t w, const float *bias,
+                                      const float *add, bool relu, bool stream, float *y, int64_t row, int64_t column, int rows,
+                                      int columns) {
+    if (kh == kw)
+        BY_SIZE(output_tile, t, m, t, w, bias, add, relu, stream, y, row, column, rows, columns);
+    else
+        output_line(kh > kw ? kh : kw, m, t, kh > kw, w, bias, add, relu, stream, y, kh > kw ? row : column,
+                    kh > kw ? rows : columns);
 }
 
 /* t = G g, 3 to 6, on rows of w numbers. */
@@ -149,33 +229,54 @@ static inline void filter6(const double *g0, const double *g1, const double *g2,
     }
 }
 
-/* Sixteen filters. Results lie far apart in a form larger than any cache: they are streamed. */
-static void filter16(const float *g, int64_t tap, const double *scale, float *u, int64_t point) {
-    enum { W = 16 };
-    double taps[9 * W], half[18 * W], t[6 * W];
-    float row[W];
-    for (int k = 0; k < 9; k++)
-        for (int i = 0; i < W; i++)
-            taps[k * W + i] = (double)g[k * tap + i];
-    for (int k = 0; k < 9 && scale; k++)
-        for (int i = 0; i < W; i++)
-            taps[k * W + i] *= scale[i];
-    for (int j = 0; j < 3; j++)
-        filter6(taps + j * W, taps + (3 + j) * W, taps + (6 + j) * W, W, half + j * W, 3 * W);
-    for (int r = 0; r < 6; r++) {
-        filter6(half + 3 * r * W, half + (3 * r + 1) * W, half + (3 * r + 2) * W, W, t, W);
-        for (int j = 0; j < 6; j++) {
-            for (int i = 0; i < W; i++)
-                row[i] = (float)t[j * W + i];
-            for (int i = 0; i < W; i += THAW_LANES)
-                vec_stream(u + (6 * r + j) * point + i, vec_load(row + i));
+/* t = G g, 7 to 8, on rows of w numbers. N(0) = -1, N(+-c) = 45/32, N(+-1) = -9/2, N(+-d) = 90. */
+static inline void filter8(const double *g, int w, double *t) {
+    for (int i = 0; i < w; i++) {
+        double even[3], odd[3]; /* at c, 1, d */
+        static const double square[] = {0.25, 1.0, 4.0}, point[] = {0.5, 1.0, 2.0}, n[] = {45.0 / 32.0, -4.5, 90.0};
+        for (int k = 0; k < 3; k++) {
+            const double s = square[k];
+            even[k] = (g[i] + s * (g[2 * w + i] + s * (g[4 * w + i] + s * g[6 * w + i]))) / n[k];
+            odd[k] = point[k] * (g[w + i] + s * (g[3 * w + i] + s * g[5 * w + i])) / n[k];
+            t[(2 * k + 1) * w + i] = even[k] + odd[k];
+            t[(2 * k + 2) * w + i] = even[k] - odd[k];
         }
+        t[i] = -g[i];
+        t[7 * w + i] = g[6 * w + i];
     }
 }
 
-void THAW_NAMED(thaw_winograd_filter)(const float *g, int64_t tap, int64_t w, const double *scale, float *u, int64_t point) {
+/* Sixteen filters. Results lie far apart in a form larger than any cache: they are streamed. */
+static void filter16(int kh, int kw, const float *g, int64_t tap, const double *scale, float *u, int64_t point) {
+    enum { W = 16 };
+    double taps[9 * W], half[18 * W], t[THAW_POINTS * W];
+    const int points = kh == kw ? THAW_POINTS : kh * kw == 7 ? 8 : 6;
+    for (int k = 0; k < kh * kw; k++)
+        for (int i = 0; i < W; i++)
+            taps[k * W + i] = (double)g[k * tap + i] * (scale ? scale[i] : 1.0);
+    if (kh * kw == 7) {
+        filter8(taps, W, t);
+    } else if (kh * kw == 3) {
+        filter6(taps, taps + W, taps + 2 * W, W, t, W);
+    } else {
+        for (int j = 0; j < 3; j++)
+            filter6(taps + j * W, taps + (3 + j) * W, taps + (6 + j) * W, W, half + j * W, 3 * W);
+        for (int r = 0; r < 6; r++)
+            filter6(half + 3 * r * W, half + (3 * r + 1) * W, half + (3 * r + 2) * W, W, t + 6 * r * W, W);
+    }
+    for (int p = 0; p < points; p++) {
+        float row[W];
+        for (int i = 0; i < W; i++)
+            row[i] = (float)t[p * W + i];
+        for (int i = 0; i < W; i += THAW_LANES)
+            vec_stream(u + p * point + i, vec_load(row + i));
+    }
+}
+
+void THAW_NAMED(thaw_winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
+                                      int64_t point) {
     for (int64_t i = 0; i < w; i += 16)
-        filter16(g + i, tap, scale ? scale + i : scale, u + i, point);
+        filter16(kh, kw, g + i, tap, scale ? scale + i : scale, u + i, point);
 }
 
 /* t = D d, 4 to 6 or 3 to the last 5: a polynomial with the coefficients d at the points. */

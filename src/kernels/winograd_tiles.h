@@ -7,25 +7,39 @@
 #include "kernels/isa.h"
 #include "kernels/kernels_fast.h"
 
-/* Tiles of an image, row by row; images one behind the other. As few tiles as there can be, of 4 outputs each way, and the
- * last ones of 3 where that is enough: 14 = 4+4+3+3. Only 1, 2 and 5 outputs are less than their tiles. */
+/* Tiles of an image, row by row; images one behind the other. With 3 taps in a direction there are as few as there can be, of
+ * 4 outputs, and the last ones of 3 where that is enough: 14 = 4+4+3+3; only 1, 2 and 5 outputs are less than their tiles. With
+ * 7 taps all have 2 outputs, with one tap 1. */
 typedef struct thaw_tiling {
     int64_t rows, columns;
-    int64_t high, wide; /* the first rows and columns, of 4 outputs; the others have 3 */
+    int64_t high, wide;     /* the first rows and columns, of full tiles; the others have one output less */
+    int height, width;      /* outputs of a full tile */
+    int points, points_x;   /* of a tile, and of its direction across */
 } thaw_tiling;
 
-static inline int64_t thaw_fours(int64_t outputs) {
-    int64_t tiles = thaw_ceil_div(outputs, 4);
-    return tiles - thaw_least(4 * tiles - outputs, tiles);
+static inline int thaw_tile_outputs(int64_t taps) { return taps == 3 ? 4 : taps == 7 ? 2 : 1; }
+static inline int thaw_tile_points(int64_t taps) { return thaw_tile_outputs(taps) + (int)taps - 1; }
+
+/* How many of the tiles of so many outputs are full. */
+static inline int64_t thaw_full_tiles(int64_t taps, int64_t outputs) {
+    int64_t tiles = thaw_ceil_div(outputs, thaw_tile_outputs(taps));
+    return taps == 3 ? tiles - thaw_least(4 * tiles - outputs, tiles) : tiles;
 }
 
 static inline thaw_tiling thaw_tiling_of(const thaw_window *s) {
-    return (thaw_tiling){thaw_ceil_div(s->oh, 4), thaw_ceil_div(s->ow, 4), thaw_fours(s->oh), thaw_fours(s->ow)};
+    thaw_tiling t = {.height = thaw_tile_outputs(s->kh), .width = thaw_tile_outputs(s->kw), .points_x = thaw_tile_points(s->kw)};
+    t.rows = thaw_ceil_div(s->oh, t.height);
+    t.columns = thaw_ceil_div(s->ow, t.width);
+    t.high = thaw_full_tiles(s->kh, s->oh);
+    t.wide = thaw_full_tiles(s->kw, s->ow);
+    t.points = thaw_tile_points(s->kh) * t.points_x;
+    return t;
 }
 
 /* Products of an image for each pair of channels. */
-static inline int64_t thaw_tiling_products(const thaw_tiling *t) {
-    return (5 * t->rows + t->high) * (5 * t->columns + t->wide);
+static inline int64_t thaw_tiling_products(const thaw_window *s) {
+    const thaw_tiling t = thaw_tiling_of(s);
+    return ((t.height - 2 + s->kh) * t.rows + t.high) * ((t.width - 2 + s->kw) * t.columns + t.wide);
 }
 
 /* Rows that the tiles before `tile` have in the matrices of the points: row[] of thaw_tile_rows. */
@@ -51,9 +65,9 @@ static inline thaw_tile thaw_tile_of(const thaw_tiling *t, int64_t tile, int64_t
     thaw_rows_before(t, first, start);
     thaw_rows_before(t, tile, rows);
     thaw_tile out = {.image = tile / (t->rows * t->columns),
-                     .y = 3 * row + thaw_least(row, t->high),
-                     .x = 3 * column + thaw_least(column, t->wide),
-                     .at = {.high = row < t->high ? 4 : 3, .wide = column < t->wide ? 4 : 3}};
+                     .y = (t->height - 1) * row + thaw_least(row, t->high),
+                     .x = (t->width - 1) * column + thaw_least(column, t->wide),
+                     .at = {.high = t->height - (row >= t->high), .wide = t->width - (column >= t->wide)}};
     for (int i = 0; i < 4; i++)
         out.at.row[i] = rows[i] - start[i];
     return out;
@@ -61,7 +75,7 @@ static inline thaw_tile thaw_tile_of(const thaw_tiling *t, int64_t tile, int64_t
 
 /* Rows of tiles [first, last) in the matrix of a point. */
 static inline int64_t thaw_point_rows(const thaw_tiling *t, int64_t first, int64_t last, int64_t point) {
-    int64_t start[4], end[4], kind = (point / 6 == 0) + 2 * (point % 6 == 0);
+    int64_t start[4], end[4], kind = (point / t->points_x == 0) + 2 * (point % t->points_x == 0);
     thaw_rows_before(t, first, start);
     thaw_rows_before(t, last, end);
     return end[kind] - start[kind];
@@ -96,7 +110,8 @@ static inline void thaw_tile_input(const thaw_isa *isa, const thaw_window *s, co
                                    int64_t width, float *v, float *room) {
     int64_t row, column;
     const float *from = thaw_part(x + t->image * s->h * s->w * s->cin, s->h, s->w, s->cin, t->y - s->pad_top,
-                                  t->x - s->pad_left, t->at.high + 2, t->at.wide + 2, c0, width, room, &row, &column);
-    isa->winograd_input(from, row, column, width, &t->at, v);
+                                  t->x - s->pad_left, t->at.high + s->kh - 1, t->at.wide + s->kw - 1, c0, width, room, &row,
+                                  &column);
+    isa->winograd_input((int)s->kh, (int)s->kw, from, row, column, width, &t->at, v);
 }
 #endif

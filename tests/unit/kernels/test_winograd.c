@@ -28,6 +28,13 @@ static int cases(const error_case **out) {
     CASE("resnet50 conv5 512-512", 2, 7, 7, 512, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
     CASE("inception valid 32-32", 1, 31, 33, 32, 32, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0);
     CASE("inception 80-192 valid", 1, 17, 18, 80, 192, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0);
+    CASE("inception 1x7", 1, 17, 17, 160, 192, 1, 7, 1, 1, 1, 1, 0, 0, 3, 3);
+    CASE("inception 7x1", 1, 17, 17, 192, 160, 7, 1, 1, 1, 1, 1, 3, 3, 0, 0);
+    CASE("inception 1x3", 2, 8, 8, 384, 96, 1, 3, 1, 1, 1, 1, 0, 0, 1, 1);
+    CASE("inception 3x1", 2, 8, 8, 384, 96, 3, 1, 1, 1, 1, 1, 1, 1, 0, 0);
+    CASE("7x1, odd", 3, 5, 3, 19, 37, 7, 1, 1, 1, 1, 1, 2, 3, 0, 0);
+    CASE("3x1, odd", 3, 7, 3, 19, 37, 3, 1, 1, 1, 1, 1, 1, 1, 0, 0);
+    CASE("1x3, odd", 3, 3, 10, 37, 19, 1, 3, 1, 1, 1, 1, 0, 0, 0, 1);
     CASE("odd channels, odd map", 3, 13, 11, 19, 37, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
     CASE("one padding a side", 2, 10, 6, 48, 20, 3, 3, 1, 1, 1, 1, 1, 0, 0, 1);
     CASE("padding 2", 2, 7, 8, 24, 40, 3, 3, 1, 1, 1, 1, 2, 2, 2, 2);
@@ -54,13 +61,13 @@ static float *normal(int64_t count, double deviation, bool relu) {
     for (int64_t image = 0; image < (n); image++)                                                                      \
         for (int64_t oy = 0; oy < (s)->oh; oy++)                                                                       \
             for (int64_t ox = 0; ox < (s)->ow; ox++)                                                                   \
-                for (int64_t ty = 0; ty < 3; ty++)                                                                     \
-                    for (int64_t tx = 0; tx < 3; tx++)                                                                 \
+                for (int64_t ty = 0; ty < (s)->kh; ty++)                                                                   \
+                    for (int64_t tx = 0; tx < (s)->kw; tx++)                                                               \
                         if (oy + ty - (s)->pad_top >= 0 && oy + ty - (s)->pad_top < (s)->h &&                          \
                             ox + tx - (s)->pad_left >= 0 && ox + tx - (s)->pad_left < (s)->w)
 #define AT_X(s) (((image * (s)->h + oy + ty - (s)->pad_top) * (s)->w + ox + tx - (s)->pad_left) * (s)->cin)
 #define AT_Y(s) (((image * (s)->oh + oy) * (s)->ow + ox) * (s)->cout)
-#define AT_K(s) ((ty * 3 + tx) * (s)->cin * (s)->cout)
+#define AT_K(s) ((ty * (s)->kw + tx) * (s)->cin * (s)->cout)
 
 static double *zeros(int64_t count) { return thaw_calloc((size_t)count, sizeof(double)); }
 
@@ -86,7 +93,7 @@ static double *true_data(const thaw_window *s, int64_t n, const float *dy, const
 }
 
 static double *true_weights(const thaw_window *s, int64_t n, const float *x, const float *dy) {
-    double *dk = zeros(9 * s->cin * s->cout);
+    double *dk = zeros(s->kh * s->kw * s->cin * s->cout);
     EACH_TAP(s, n)
     for (int64_t ci = 0; ci < s->cin; ci++)
         for (int64_t co = 0; co < s->cout; co++)
@@ -112,7 +119,7 @@ static void measure(const error_case *t, const float *x, const float *dy, const 
                     double errors[DIRECTIONS]) {
     const thaw_kernels *fast = thaw_kernels_fast();
     const thaw_window *s = &t->s;
-    int64_t in = t->n * s->h * s->w * s->cin, out = t->n * s->oh * s->ow * s->cout, size = 9 * s->cin * s->cout;
+    int64_t in = t->n * s->h * s->w * s->cin, out = t->n * s->oh * s->ow * s->cout, size = s->kh * s->kw * s->cin * s->cout;
     float *y = unset(out), *dx = normal(in, 0.5, false), *before = copy_of(dx, in), *dk = unset(size);
     void *scratch = scratch_of(fast->conv_scratch(s, t->n));
     for (int backward = 0; backward < 2; backward++) {
@@ -144,7 +151,7 @@ static void test_errors(void **state) {
         const error_case *t = &list[i];
         const thaw_window *s = &t->s;
         float *x = normal(t->n * s->h * s->w * s->cin, 1.0, true), *dy = normal(t->n * s->oh * s->ow * s->cout, 1e-3, false);
-        float *kernel = normal(9 * s->cin * s->cout, sqrt(2.0 / (double)(9 * s->cin)), false);
+        float *kernel = normal(s->kh * s->kw * s->cin * s->cout, sqrt(2.0 / (double)(s->kh * s->kw * s->cin)), false);
         for (int64_t k = 0; k < t->n * s->oh * s->ow * s->cout; k++) /* half of the gradients stop at a relu */
             dy[k] = case_draw() % 2 ? dy[k] : 0.0f;
         double *truth[] = {true_forward(s, t->n, x, kernel), true_data(s, t->n, dy, kernel), true_weights(s, t->n, x, dy)};
@@ -179,26 +186,30 @@ static void test_choice(void **state) {
     const thaw_kernels *fast = thaw_kernels_fast();
     const struct {
         thaw_window s;
-        bool winograd;
+        size_t points, taps; /* the packed form is larger by points/taps */
     } list[] = {
-        {window_of(14, 14, 512, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), true},
-        {window_of(7, 7, 16, 16, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0), true},
-        {window_of(14, 14, 15, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), false},
-        {window_of(14, 14, 512, 15, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), false},
-        {window_of(14, 14, 64, 64, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1), false},
-        {window_of(14, 14, 64, 64, 3, 3, 1, 2, 1, 1, 1, 1, 1, 1), false},
-        {window_of(14, 14, 64, 64, 3, 3, 1, 1, 2, 1, 1, 1, 1, 1), false},
-        {window_of(14, 14, 64, 64, 3, 3, 1, 1, 1, 2, 1, 1, 1, 1), false},
-        {window_of(14, 14, 64, 64, 3, 1, 1, 1, 1, 1, 1, 1, 0, 0), false},
-        {window_of(14, 14, 64, 64, 1, 3, 1, 1, 1, 1, 0, 0, 1, 1), false},
-        {window_of(2, 2, 64, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), false},
+        {window_of(14, 14, 512, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), 36, 9},
+        {window_of(7, 7, 16, 16, 3, 3, 1, 1, 1, 1, 0, 0, 0, 0), 36, 9},
+        {window_of(14, 14, 15, 512, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), 1, 1},
+        {window_of(14, 14, 512, 15, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), 1, 1},
+        {window_of(14, 14, 64, 64, 3, 3, 2, 1, 1, 1, 1, 1, 1, 1), 1, 1},
+        {window_of(14, 14, 64, 64, 3, 3, 1, 2, 1, 1, 1, 1, 1, 1), 1, 1},
+        {window_of(14, 14, 64, 64, 3, 3, 1, 1, 2, 1, 1, 1, 1, 1), 1, 1},
+        {window_of(14, 14, 64, 64, 3, 3, 1, 1, 1, 2, 1, 1, 1, 1), 1, 1},
+        {window_of(14, 14, 64, 64, 3, 1, 1, 1, 1, 1, 1, 1, 0, 0), 6, 3},
+        {window_of(14, 14, 64, 64, 1, 3, 1, 1, 1, 1, 0, 0, 1, 1), 6, 3},
+        {window_of(2, 2, 64, 64, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1), 1, 1},
+        {window_of(17, 17, 64, 64, 1, 7, 1, 1, 1, 1, 0, 0, 3, 3), 8, 7},
+        {window_of(17, 17, 64, 64, 7, 1, 1, 1, 1, 1, 3, 3, 0, 0), 8, 7},
+        {window_of(17, 17, 64, 64, 7, 1, 2, 1, 1, 1, 3, 3, 0, 0), 1, 1},
+        {window_of(17, 17, 64, 64, 1, 5, 1, 1, 1, 1, 0, 0, 2, 2), 1, 1},
+        {window_of(17, 17, 64, 64, 3, 7, 1, 1, 1, 1, 1, 1, 3, 3), 1, 1},
     };
     thaw_conv_mode_set(THAW_CONV_AUTO);
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         const thaw_window *s = &list[i].s;
         size_t direct = (size_t)(s->kh * s->kw * s->cin) * (size_t)((s->cout + 15) / 16 * 16);
-        assert_int_equal(fast->conv_pack_floats(s, false), list[i].winograd ? 4 * direct : direct);
-        assert_int_equal(thaw_winograd_fits(s), s->kh == 3 && s->kw == 3 && s->sh * s->sw * s->dh * s->dw == 1);
+        assert_int_equal(fast->conv_pack_floats(s, false), direct / list[i].taps * list[i].points);
     }
     thaw_conv_mode_set(THAW_CONV_DIRECT);
     assert_int_equal(fast->conv_pack_floats(&list[0].s, false), 9 * 512 * 512);
