@@ -55,7 +55,7 @@ static int new_value(lowering *l, thaw_region region, int slot, int64_t count) {
     thaw_value *value = append(l, (void **)&l->tape->values, &l->tape->n_values, &l->capacity_values, sizeof *value);
     if (!value)
         return -1;
-    *value = (thaw_value){.region = region, .slot = slot, .count = count, .gradient = -1,
+    *value = (thaw_value){.region = region, .slot = slot, .count = count, .stride = 1, .gradient = -1,
                           .place = {.per_image = (size_t)count * sizeof(float), .first = 1, .last = 0}};
     return l->tape->n_values - 1;
 }
@@ -248,6 +248,37 @@ static void window_of(const lowering *l, int node, const thaw_shape *in, const i
     }
 }
 
+static bool is_point(const thaw_window *w) { return w->kh == 1 && w->kw == 1 && w->pad_top == 0 && w->pad_left == 0; }
+
+/* Stride of the 1x1 convolutions that alone read `node`: other cells of it are dead (ResNet, in front of each stage). 1: all
+ * cells are read. */
+static int64_t living_stride(const lowering *l, int node) {
+    int64_t stride = 0;
+    for (int i = node + 1; i < l->model->n_nodes; i++)
+        for (int k = 0; k < l->model->nodes[i].n_inputs; k++) {
+            if (l->model->nodes[i].inputs[k] != node)
+                continue;
+            const thaw_layer_config *c = &layer_of(l, i)->config;
+            bool point = l->in_set[i] && layer_of(l, i)->kind == THAW_LAYER_CONV2D && c->kernel[0] == 1 && c->kernel[1] == 1;
+            if (!point || c->strides[0] != c->strides[1] || (stride > 0 && stride != c->strides[0]))
+                return 1;
+            stride = c->strides[0];
+        }
+    return stride > 0 ? stride : 1;
+}
+
+/* The living cells of value `in` of shape (window->h, window->w, window->cout): a pooling of single cells. */
+static int take_living(lowering *l, int layer, int in, const thaw_window *window) {
+    int out = new_value(l, THAW_REGION_ARENA, -1, window->oh * window->ow * window->cout);
+    thaw_op *op = new_op(l, THAW_OP_MAX_POOL, layer, &in, 1, out);
+    if (!op)
+        return -1;
+    op->window = *window;
+    op->window.cin = window->cout;
+    op->c = window->cout;
+    return out;
+}
+
 static double window_flop(const thaw_window *w) {
     return 2.0 * (double)(w->oh * w->ow) * (double)(w->kh * w->kw) * (double)w->cin * (double)w->cout;
 }
@@ -284,6 +315,28 @@ static void lower_conv(lowering *l, int node) {
     int out = late == THAW_ACTIVATION_LINEAR ? output_value(l, last)
                                              : new_value(l, THAW_REGION_ARENA, -1,
                                                          thaw_shape_count(&l->model->nodes[node].shape));
+    if (l->failed)
+        return;
+    const thaw_window whole = window; /* of the packed form, which is the same */
+    if (l->tape->values[in[0]].stride > 1) {
+        window.h = window.oh;
+        window.w = window.ow;
+        window.sh = window.sw = 1;
+    }
+    int64_t stride = l->training || l->tape->values[out].region != THAW_REGION_ARENA || !is_point(&window) || window.sh > 1 ||
+                             window.sw > 1
+                         ? 1
+                         : living_stride(l, last);
+    if (stride > 1) {
+        window.sh = window.sw = stride;
+        window.oh = (window.oh - 1) / stride + 1;
+        window.ow = (window.ow - 1) / stride + 1;
+        l->tape->values[out].stride = stride;
+        l->tape->values[out].count = window.oh * window.ow * window.cout;
+        l->tape->values[out].place.per_image = (size_t)l->tape->values[out].count * sizeof(float);
+        if (add >= 0)
+            in[1] = take_living(l, layer_index, add, &window);
+    }
     thaw_op *op = new_op(l, THAW_OP_CONV, layer_index, in, add >= 0 ? 2 : 1, out);
     if (!op)
         return;
@@ -291,9 +344,9 @@ static void lower_conv(lowering *l, int node) {
     op->act = act;
     op->rows = window.oh * window.ow;
     op->c = window.cout;
-    int pack = conv_pack(l, layer_index, norm, &window, false);
+    int pack = conv_pack(l, layer_index, norm, &whole, false);
     op->pack = pack;
-    l->tape->forward_flop += window_flop(&window);
+    l->tape->forward_flop += window_flop(&whole);
     if (late != THAW_ACTIVATION_LINEAR) {
         int z = out;
         op = new_op(l, THAW_OP_ACTIVATION, layer_index, &z, 1, output_value(l, node));

@@ -46,6 +46,7 @@ typedef struct thaw_value {
     thaw_region region;
     int slot;         /* boundary slot number */
     int64_t count;    /* floats per image */
+    int64_t stride;   /* > 1: only cells (y*stride, x*stride) of the node's output are there, nobody reads others */
     thaw_place place; /* in the arena */
     int gradient;     /* index into tape->places of d(loss)/d(value), -1: none */
 } thaw_value;

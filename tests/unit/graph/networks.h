@@ -331,6 +331,22 @@ static int build_two_branches(thaw_model *m) {
     return DENSE("out", pool, .filters = 3);
 }
 
+/* ResNet in small: sums inside convolutions, padding inside a pooling, cells that the strides of the next stage skip. */
+static int build_residual(thaw_model *m) {
+    int x = LAYER(ZERO_PADDING, "pad", add_input(m, "input", 3, 9, 10, 3), .pad = {1, 1, 1, 1});
+    x = ACT(RELU, "act", PLAIN(BATCH_NORMALIZATION, "norm", CONV("stem", x, .filters = 4, .kh = 3, .no_bias = true)));
+    x = LAYER(ZERO_PADDING, "pool_pad", x, .pad = {1, 1, 1, 1});
+    x = LAYER(MAX_POOLING, "pool", x, .kh = 3, .sh = 2);
+    int a = PLAIN(BATCH_NORMALIZATION, "norm_a", CONV("a", x, .filters = 6, .kh = 1));
+    int b = PLAIN(BATCH_NORMALIZATION, "norm_b", CONV("b", x, .filters = 6, .kh = 1));
+    x = ACT(RELU, "act_ab", MERGE(ADD, "sum_ab", a, b));
+    int c = CONV("c", CONV("wide", x, .filters = 18, .kh = 3, .same = true, .act = THAW_ACTIVATION_RELU), .filters = 6, .kh = 1);
+    x = ACT(RELU, "act_c", MERGE(ADD, "sum_c", x, c));
+    int d = CONV("d", x, .filters = 5, .kh = 1, .sh = 2), e = CONV("e", x, .filters = 5, .kh = 1, .sh = 2);
+    x = ACT(TANH, "act_de", MERGE(ADD, "sum_de", d, CONV("f", e, .filters = 5, .kh = 3, .same = true)));
+    return DENSE("out", PLAIN(GLOBAL_AVERAGE_POOLING, "mean", x), .filters = 3, .act = THAW_ACTIVATION_SOFTMAX);
+}
+
 /* Softmax at the end of a map goes over channels, sigmoid over all. */
 static int build_map_output(thaw_model *m) {
     int x = add_input(m, "input", 3, 3, 3, 2);
@@ -366,6 +382,9 @@ static const network NETWORKS[] = {
     {"deep, frozen base", build_deep, "one two norm_two three norm_three", false, "", THAW_LOSS_BINARY_CROSSENTROPY, true},
     {"two branches", build_two_branches, "", false, "", THAW_LOSS_MSE, true},
     {"two branches, frozen front", build_two_branches, "a norm b frozen", false, "", THAW_LOSS_MSE, true},
+    {"residual", build_residual, "", false, "", THAW_LOSS_CATEGORICAL_CROSSENTROPY, false},
+    {"residual, frozen front", build_residual, "pad stem norm a norm_a b norm_b wide c d e f", false, "",
+     THAW_LOSS_CATEGORICAL_CROSSENTROPY, false},
     {"map at the end", build_map_output, "", false, "", THAW_LOSS_MSE, true},
 };
 enum { N_NETWORKS = sizeof NETWORKS / sizeof *NETWORKS };
