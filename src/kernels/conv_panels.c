@@ -88,7 +88,7 @@ void thaw_panels_pack(const thaw_window *s, bool backward, const float *kernel, 
 /* How a matrix of patches is cut for a product with `columns` columns, and the floats of a thread. */
 typedef struct cut {
     int64_t rows, chunk;
-    int64_t side, start, all; /* places of: columns of a panel that is not full, its bias */
+    int64_t side, start, all; /* places of: columns of a panel, its bias */
 } cut;
 
 static cut cut_of(const thaw_patches *p, int64_t columns, bool result) {
@@ -148,7 +148,7 @@ static void multiply(const thaw_patches *p, const cut *c, const float *source, i
             }
             isa->multiply(rows, width, k1 - k0, room, stride, f->packed + panel * k * THAW_PANEL + k0 * width, start,
                           whole && last && add ? add + j : NULL, relu && last && whole, f->stream && whole,
-                          whole ? y + j : side, whole ? f->columns : width);
+                          whole ? y + j : side, whole ? f->columns : width, whole ? side : NULL);
             if (!last)
                 continue;
             for (int64_t r = 0; r < rows && !whole; r++) {

@@ -80,7 +80,8 @@ static void forward_block(int64_t in, int64_t units, const float *x, const float
                 start = shift;
             }
             isa->multiply(rows, width, k, scratch, stride, panels + panel * THAW_PANEL * k, start, NULL,
-                          act == THAW_ACTIVATION_RELU && last, false, whole ? to : side, whole ? units : width);
+                          act == THAW_ACTIVATION_RELU && last, false, whole ? to : side, whole ? units : width,
+                          NULL);
             for (int64_t row = 0; row < rows && last && !whole; row++)
                 memcpy(to + row * units, side + row * width, (size_t)n * sizeof *to);
             if (last && act != THAW_ACTIVATION_RELU)

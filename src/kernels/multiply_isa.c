@@ -53,8 +53,8 @@ enum { MOST_ROWS = 6 }; /* 12 sums of 16 registers */
 #define FINISH2(r, g, o)                                                                                               \
     {                                                                                                                  \
         float *row = c + r * ldc;                                                                                      \
-        s##r = vec_add(start ? first : vec_load(row), s##r);                                                           \
-        t##r = vec_add(start ? second : vec_load(row + THAW_LANES), t##r);                                             \
+        s##r = vec_add(start ? first : vec_load(from + r * ldf), s##r);                                                \
+        t##r = vec_add(start ? second : vec_load(from + r * ldf + THAW_LANES), t##r);                                  \
         if (add) {                                                                                                     \
             s##r = vec_add(s##r, vec_load(add + r * ldc));                                                             \
             t##r = vec_add(t##r, vec_load(add + r * ldc + THAW_LANES));                                                \
@@ -68,20 +68,21 @@ enum { MOST_ROWS = 6 }; /* 12 sums of 16 registers */
 #define FINISH1(r, g, o)                                                                                               \
     {                                                                                                                  \
         float *row = c + r * ldc;                                                                                      \
-        s##r = vec_add(start ? first : vec_load(row), s##r);                                                           \
+        s##r = vec_add(start ? first : vec_load(from + r * ldf), s##r);                                                \
         if (add)                                                                                                       \
             s##r = vec_add(s##r, vec_load(add + r * ldc));                                                             \
         STORE(row, relu ? vec_relu(s##r) : s##r);                                                                      \
     }
 
+/* c = start, or from where that is NULL, + a b + add. */
 typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb, const float *start,
-                     const float *add, bool relu, bool stream, float *c, int64_t ldc);
+                     const float *from, int64_t ldf, const float *add, bool relu, bool stream, float *c, int64_t ldc);
 
 /* R rows, 2 vectors or 1 of columns. */
 #define PRODUCT2(R)                                                                                                    \
     static void straight2_##R(int64_t k, const float *a0, int64_t lda, const float *b, int64_t ldb,                    \
-                              const float *start, const float *add, bool relu, bool stream, float *c,                  \
-                              int64_t ldc) {                                                                           \
+                              const float *start, const float *from, int64_t ldf, const float *add, bool relu,         \
+                              bool stream, float *c, int64_t ldc) {                                                    \
         const float *a1 = a0 + 4 * lda, *a2 = a0 + 8 * lda;                                                            \
         const int64_t lda3 = 3 * lda;                                                                                  \
         ROWS_##R(CLEAR2);                                                                                              \
@@ -94,8 +95,8 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
         (void)lda3;                                                                                                    \
     }                                                                                                                  \
     static void turned2_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,                       \
-                              const float *start, const float *add, bool relu, bool stream, float *c,                  \
-                              int64_t ldc) {                                                                           \
+                              const float *start, const float *from, int64_t ldf, const float *add, bool relu,         \
+                              bool stream, float *c, int64_t ldc) {                                                    \
         ROWS_##R(CLEAR2);                                                                                              \
         for (; k > 0; k--, a += lda, b += ldb) {                                                                       \
             vec b0 = vec_load(b), b1 = vec_load(b + THAW_LANES);                                                       \
@@ -106,8 +107,8 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
     }
 #define PRODUCT1(R)                                                                                                    \
     static void straight1_##R(int64_t k, const float *a0, int64_t lda, const float *b, int64_t ldb,                    \
-                              const float *start, const float *add, bool relu, bool stream, float *c,                  \
-                              int64_t ldc) {                                                                           \
+                              const float *start, const float *from, int64_t ldf, const float *add, bool relu,         \
+                              bool stream, float *c, int64_t ldc) {                                                    \
         const float *a1 = a0 + 4 * lda, *a2 = a0 + 8 * lda;                                                            \
         const int64_t lda3 = 3 * lda;                                                                                  \
         ROWS_##R(CLEAR1);                                                                                              \
@@ -120,8 +121,8 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
         (void)lda3;                                                                                                    \
     }                                                                                                                  \
     static void turned1_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,                       \
-                              const float *start, const float *add, bool relu, bool stream, float *c,                  \
-                              int64_t ldc) {                                                                           \
+                              const float *start, const float *from, int64_t ldf, const float *add, bool relu,         \
+                              bool stream, float *c, int64_t ldc) {                                                    \
         ROWS_##R(CLEAR1);                                                                                              \
         for (; k > 0; k--, a += lda, b += ldb) {                                                                       \
             vec b0 = vec_load(b);                                                                                      \
@@ -153,15 +154,15 @@ static product *const TURNED2_TABLE[MOST_ROWS] = LISTED(turned2);
 
 /* Multiplies passes of even numbers of rows with strips of w columns; row r of a is at a + r*step. */
 static void passes(product *const *two, product *const *one, int64_t m, int64_t w, int64_t k, const float *a, int64_t step,
-                   int64_t lda, const float *b, int64_t ldb, const float *start, const float *add, bool relu, bool stream,
-                   float *c, int64_t ldc) {
+                   int64_t lda, const float *b, int64_t ldb, const float *start, const float *from, int64_t ldf,
+                   const float *add, bool relu, bool stream, float *c, int64_t ldc) {
     int64_t n = (m + MOST_ROWS - 1) / MOST_ROWS;
     for (int64_t pass = 0; pass < n; pass++) {
         int64_t r0 = pass * m / n, rows = (pass + 1) * m / n - r0;
         for (int64_t j = 0; j < w; j += 2 * THAW_LANES) {
             product *const *kind = w - j < 2 * THAW_LANES ? one : two;
             kind[rows - 1](k, a + r0 * step, lda, b + j, ldb, start ? start + j : start,
-                           add ? add + r0 * ldc + j : add, relu, stream, c + r0 * ldc + j, ldc);
+                           from + r0 * ldf + j, ldf, add ? add + r0 * ldc + j : add, relu, stream, c + r0 * ldc + j, ldc);
         }
     }
 }
@@ -173,12 +174,15 @@ static void passes(product *const *two, product *const *one, int64_t m, int64_t 
 #endif
 
 void THAW_NAMED(thaw_multiply)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,
-                               const float *start, const float *add, bool relu, bool stream, float *c, int64_t ldc) {
+                               const float *start, const float *add, bool relu, bool stream, float *c, int64_t ldc,
+                               float *side) {
+    float *partial = side ? side : c;
+    const int64_t ldp = side ? w : ldc;
     for (int64_t k0 = 0; k0 < k || k0 == 0; k0 += THAW_DEPTH) {
-        int64_t depth = k - k0 < THAW_DEPTH ? k - k0 : THAW_DEPTH;
-        bool last = k0 + THAW_DEPTH >= k;
-        passes(STRAIGHT2, ONE(STRAIGHT1), m, w, depth, a + k0, lda, lda, b + k0 * w, w, k0 ? 0 : start, last ? add : 0,
-               relu && last, stream && k <= THAW_DEPTH, c, ldc);
+        bool first = k0 == 0, last = k0 + THAW_DEPTH >= k;
+        passes(STRAIGHT2, ONE(STRAIGHT1), m, w, last ? k - k0 : THAW_DEPTH, a + k0, lda, lda, b + k0 * w, w, first ? start : 0,
+               first ? c : partial, first ? ldc : ldp, last ? add : 0, relu && last, stream && last && (side || first),
+               last ? c : partial, last ? ldc : ldp);
     }
 }
 
@@ -188,6 +192,6 @@ void THAW_NAMED(thaw_multiply_transposed)(int64_t m, int64_t w, int64_t k, const
     for (int64_t k0 = 0; k0 < k || (k0 == 0 && !accumulate); k0 += THAW_DEPTH) {
         int64_t depth = k - k0 < THAW_DEPTH ? k - k0 : THAW_DEPTH;
         passes(TURNED2_TABLE, ONE(TURNED1_TABLE), m, w, depth, a + k0 * lda, 1, lda, b + k0 * ldb, ldb,
-               accumulate || k0 ? 0 : zero, 0, false, false, c, ldc);
+               accumulate || k0 ? 0 : zero, c, ldc, 0, false, false, c, ldc);
     }
 }

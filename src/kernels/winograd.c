@@ -197,7 +197,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
                 shift[i] = i < f.n ? bias[co + i] : 0.0f;
             for (int64_t point = 0; point < t.points; point++)
                 isa->multiply(rows[point], width, s->cin, v + point * v_point, stride, u + point * s->cin * width, zero, NULL,
-                              false, false, m + point * m_point, width);
+                              false, false, m + point * m_point, width, NULL);
             for (int64_t i = 0; i < count; i++) {
                 tile[i].at.stride = width;
                 tile[i].at.point = m_point;

@@ -349,6 +349,40 @@ static void test_output_is_overwritten(void **state) {
         }
 }
 
+/* A summand joins before the activation, with the rounding of a sum of its own. */
+static void test_summand(void **state) {
+    (void)state;
+    const thaw_kernels *fast = thaw_kernels_fast();
+    const thaw_activation acts[] = {THAW_ACTIVATION_LINEAR, THAW_ACTIVATION_RELU, THAW_ACTIVATION_TANH};
+    const conv_case *list;
+    int count = cases(&list);
+    for (int isa = 0; isa < 3; isa++)
+        for (int mode = 0; mode < 3 && thaw_isa_choose(ISAS[isa]); mode++)
+            for (int i = 0; i < count; i++) {
+                const thaw_window *s = &list[i].s;
+                const int64_t n = 2, out = n * output_of(s);
+                thaw_conv_mode_set((thaw_conv_mode)mode);
+                float *x = fractions(n * input_of(s)), *kernel = fractions(kernel_of(s)), *bias = fractions(s->cout);
+                float *add = fractions(out), *y = unset(out), *want = unset(out);
+                float *truth = unset(out), *packed = unset((int64_t)fast->conv_pack_floats(s, false));
+                void *scratch = scratch_of(fast->conv_scratch(s, n));
+                fast->conv_pack(s, false, kernel, NULL, packed);
+                fast->conv_forward_packed(s, n, x, packed, bias, NULL, THAW_ACTIVATION_LINEAR, want, scratch);
+                for (int64_t k = 0; k < out; k++)
+                    want[k] += add[k];
+                for (int act = 0; act < 3; act++) {
+                    fast->conv_forward_packed(s, n, x, packed, bias, add, acts[act], y, scratch);
+                    fast->activation_forward(acts[act], out, s->cout, want, truth);
+                    for (int64_t k = 0; k < out; k++)
+                        if (y[k] != truth[k])
+                            fail_msg("%s, %s, activation %d, value %lld: %g, not %g", list[i].name, ISAS[isa], act,
+                                     (long long)k, (double)y[k], (double)truth[k]);
+                }
+                thaw_free(x), thaw_free(kernel), thaw_free(bias), thaw_free(add), thaw_free(y), thaw_free(want);
+                thaw_free(packed), thaw_free(scratch), thaw_free(truth);
+            }
+}
+
 /* NaN in an image comes out of it, whatever relu does with it, and stays in it. */
 static void test_nan_stays(void **state) {
     (void)state;
@@ -431,7 +465,7 @@ int main(void) {
         cmocka_unit_test(test_fast_equals_reference),  cmocka_unit_test(test_threads_never_change_bits),
         cmocka_unit_test(test_batch_never_changes_bits), cmocka_unit_test(test_reference_gradients),
         cmocka_unit_test(test_output_is_overwritten),  cmocka_unit_test(test_nan_stays),
-        cmocka_unit_test(test_large_results),          cmocka_unit_test(test_relu_gradient),
+        cmocka_unit_test(test_summand),                cmocka_unit_test(test_large_results),          cmocka_unit_test(test_relu_gradient),
     };
     thaw_kernels_init();
     thaw_threads_set(2);
