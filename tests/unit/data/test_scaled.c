@@ -57,7 +57,7 @@ static void test_scale(void **state) {
         int height, width, least_height, least_width, m;
     } cases[] = {{480, 640, 112, 112, 2}, {480, 640, 120, 160, 2}, {480, 640, 121, 160, 3}, {480, 640, 120, 161, 3},
                  {480, 640, 60, 80, 1},   {480, 640, 1, 1, 1},     {480, 640, 480, 640, 8}, {480, 640, 421, 1, 8},
-                 {480, 640, 900, 900, 8}, {100, 77, 50, 20, 4},    {100, 77, 38, 29, 3},    {101, 77, 39, 39, 5},
+                 {480, 640, 900, 900, 8}, {100, 77, 50, 20, 4},    {100, 77, 38, 29, 3},    {101, 77, 39, 40, 5},
                  {480, 640, 0, 0, 8},     {480, 640, 112, 0, 8},   {7, 5, 1, 1, 1},         {9, 9, 2, 2, 1}};
     static uint8_t rgb[480 * 640 * 3];
     thaw_pixels pixels = {0};
@@ -112,18 +112,18 @@ static void compare(int finest, int sampling, double *mean, double *largest) {
     free(bytes);
 }
 
-/* What the scale leaves out is the detail that the network's input could not show: without it the pixels agree, with it the
- * whole image's (taken at single points, as TensorFlow resizes) are off by that detail. */
+/* One level is what JPEG's own rounding gives: a scaled pixel is the mean of a block, a whole one a single value. Beyond that
+ * the whole image, taken at single points as TensorFlow resizes, shows detail that the scale leaves out. */
 static void test_error(void **state) {
     (void)state;
     double mean, largest;
     for (int sampling = 1; sampling <= 2; sampling++) {
         compare(64, sampling, &mean, &largest);
-        assert_true(mean > 0.0 && mean < 0.6 && largest < 5.0);
+        assert_true(mean > 0.0 && mean < 1.2 && largest < 6.0);
         compare(16, sampling, &mean, &largest);
-        assert_true(mean < 1.2 && largest < 10.0);
+        assert_true(mean < 1.3 && largest < 7.0);
         compare(2, sampling, &mean, &largest);
-        assert_true(mean < 2.5 && largest < 20.0);
+        assert_true(mean < 1.5 && largest < 9.0);
     }
 }
 

@@ -51,7 +51,7 @@ static void test_every_half(void **state) {
     thaw_half_encode(again, value, 65536, &error);
     for (int i = 0; i < 65536; i++) {
         const bool special = (i & 0x7c00) == 0x7c00;
-        if (!special && ((double)value[i] != meaning(half[i]) || signbit(value[i]) != (i >> 15)))
+        if (!special && ((double)value[i] != meaning(half[i]) || !signbit(value[i]) != !(i >> 15)))
             fail_msg("half %04x becomes %a", i, (double)value[i]);
         if (special && ((i & 1023) ? !isnan(value[i]) : !isinf(value[i])))
             fail_msg("half %04x becomes %a", i, (double)value[i]);
