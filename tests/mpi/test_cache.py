@@ -152,7 +152,7 @@ class Cache(harness.Case):
         free = self.go(job, "off")
         models = {harness.read_bytes(os.path.join(free, "model.h5"))}
         for draws in (1, 3):
-            for ranks in (0, 2, 3):
+            for ranks in (0, 2, 3) if draws == 3 else (0,):
                 want = self.go(job, {"mode": "off", "variants": draws}, ranks)
                 self.assertEqual([s["cache"]["mode"] for s in harness.events(want, "stage")], ["off", "off"])
                 if ranks == 0:
@@ -217,7 +217,7 @@ class Cache(harness.Case):
     def test_half_and_variants(self):
         job = self.job([self.stage("late", "before:block2_conv1", 6)])
         want = self.go(job, {"mode": "off", "precision": "fp16", "variants": 2}, 2)
-        self.same(want, self.go(job, dict(self.in_file(), precision="fp16", variants=2), 3 - 1))
+        self.same(want, self.go(job, dict(self.in_file(), precision="fp16", variants=2), 2))
         self.same(want, self.go(job, {"mode": "memory", "precision": "fp16", "variants": 2}, 2))
 
     def test_beyond_half(self):
