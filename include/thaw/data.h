@@ -84,12 +84,15 @@ typedef struct thaw_loader_options {
     int64_t max_batch;         /* largest batch that will be asked for (this rank) */
     bool by_variant;           /* every sample in the variant that thaw_loader_begin's `epoch` names, instead of drawn */
     bool labels_only;          /* x is not read and NULL in batches */
+    int draws;                 /* augmentation takes one of so many fixed draws of a sample; 0: a new one in every epoch */
+    bool scaled;               /* JPEG is decoded at the smallest M/8 of its size that is not below `shape` */
 } thaw_loader_options;
 
-/* Forms that augmentation gives one sample: 1 without, 2 with horizontal_flip (0: as it is, 1: mirrored); 0: not finite.
- * `flat`: samples have no width. */
+/* Forms that augmentation gives one sample: 1 without, `draws` if they are given, 2 with horizontal_flip (0: as it is, 1:
+ * mirrored); 0: not finite. `flat`: samples have no width. */
 int thaw_augment_variants(const thaw_loader_options *options, bool flat);
-/* The variant of a sample in an epoch: Philox(seed, AUGMENT; epoch, sample). */
+/* The variant of a sample in an epoch: Philox(seed, AUGMENT; epoch, sample); of `draws`, the one that Philox(seed, CHOICE;
+ * epoch, sample) names, which looks as Philox(seed, FIXED; variant, sample) says in every epoch. */
 int thaw_augment_variant(const thaw_loader_options *options, bool flat, int64_t sample, int64_t epoch);
 
 /* One batch. x (n,H,W,C) preprocessed; y (n,y_width): class index as float, or the row of y. Borrowed until the next

@@ -136,7 +136,7 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
         cJSON_AddItemToArray(boundary, cJSON_CreateString(boundary_name(plan, i)));
     if (thaw_plan_boundary_suffices(plan)) {
         cJSON *cache = cJSON_AddObjectToObject(row, "cache");
-        thaw_json_int(cache, "bytes_per_image", thaw_plan_boundary_floats(plan) * 4);
+        thaw_json_int(cache, "bytes_per_image", thaw_plan_boundary_floats(plan) * (c->job->cache_half ? 2 : 4));
         cJSON_AddNumberToObject(cache, "forward_gflop", (plan->forward_flop - plan->prefix_flop) * 1e-9);
     } else {
         cJSON_AddNullToObject(row, "cache");
@@ -185,7 +185,7 @@ static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
     if (thaw_plan_boundary_suffices(plan))
         thaw_buffer_printf(text, "  cache                 %s an image; epochs behind the first are left with forward %.3f, "
                                  "backward %.3f GFLOP\n",
-                           thaw_megabytes(&a, (double)thaw_plan_boundary_floats(plan) * 4.0),
+                           thaw_megabytes(&a, (double)thaw_plan_boundary_floats(plan) * (c->job->cache_half ? 2.0 : 4.0)),
                            (plan->forward_flop - plan->prefix_flop) * 1e-9, plan->backward_flop * 1e-9);
     thaw_buffer_printf(text, "  %8s %14s %16s %24s\n", "ranks", "images a rank", "memory a rank", "sent a rank and step");
     for (int i = 0; i < c->n_ranks; i++)

@@ -10,7 +10,9 @@ typedef enum thaw_purpose {
     THAW_DRAW_SPLIT,       /* a = 0, b = position */
     THAW_DRAW_AUGMENT,     /* a = epoch, b = sample, draw = which */
     THAW_DRAW_DROPOUT,     /* a = epoch, b = sample, draw = layer hash + element/4 */
-    THAW_DRAW_INIT         /* a = hash of the tensor's name, b = element/4 */
+    THAW_DRAW_INIT,        /* a = hash of the tensor's name, b = element/4 */
+    THAW_DRAW_FIXED,       /* augmentation of a limited number of draws: a = which of them, b = sample, draw = which */
+    THAW_DRAW_CHOICE       /* which of them an epoch takes: a = epoch, b = sample */
 } thaw_purpose;
 
 typedef struct thaw_draw {

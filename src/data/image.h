@@ -18,6 +18,8 @@ typedef struct thaw_pixels {
     uint8_t *data; /* (H,W,3), RGB */
     size_t capacity;
     int64_t height, width;
+    /* Both above 0: JPEG may be decoded smaller, at the least M/8 of its size, M = 1..8, that has so many rows and columns. */
+    int64_t least_height, least_width;
 } thaw_pixels;
 
 /* Checks the limits. Errors: THAW_DATA (a side is 0 or beyond them); `name` for the message. */

@@ -63,6 +63,18 @@ static void from_cmyk(uint8_t *rgb, const uint8_t *cmyk, int64_t width, bool ado
         }
 }
 
+/* Chooses the scale M/8. The inverse DCT then leaves out the higher frequencies of each block, which saves most of its work. */
+static void choose_scale(j_decompress_ptr info, const thaw_pixels *pixels) {
+    if (pixels->least_height < 1 || pixels->least_width < 1)
+        return;
+    int64_t m = 1;
+    while (m < 8 && ((m * info->image_height + 7) / 8 < pixels->least_height ||
+                     (m * info->image_width + 7) / 8 < pixels->least_width))
+        m++;
+    info->scale_num = (unsigned)m;
+    info->scale_denom = 8;
+}
+
 /* Decodes inside the caller's setjmp. False: reader->message says why, or reader->status is set. */
 static bool decode(jpeg_reader *reader, thaw_pixels *pixels, size_t size, const char *name) {
     j_decompress_ptr info = &reader->info;
@@ -77,7 +89,11 @@ static bool decode(jpeg_reader *reader, thaw_pixels *pixels, size_t size, const 
                  info->image_height);
         return false;
     }
-    reader->status = thaw_pixels_reserve(pixels, info->image_height, info->image_width, name);
+    choose_scale(info, pixels);
+    jpeg_calc_output_dimensions(info);
+    reader->status = thaw_pixels_check(info->image_height, info->image_width, name); /* as if it were decoded whole */
+    if (reader->status == THAW_OK)
+        reader->status = thaw_pixels_reserve(pixels, info->output_height, info->output_width, name);
     if (reader->status != THAW_OK)
         return false;
     jpeg_start_decompress(info);

@@ -66,13 +66,27 @@ static int64_t batch_size(const thaw_loader *l, int64_t b) { return l->starts[b 
 
 static slot *slot_of(const thaw_loader *l, int64_t b) { return &l->slots[b % l->n_slots]; }
 
-int thaw_augment_variants(const thaw_loader_options *o, bool flat) { return o->augment && o->horizontal_flip && !flat ? 2 : 1; }
+static bool flips(const thaw_loader_options *o, bool flat) { return o->augment && o->horizontal_flip && !flat; }
+
+int thaw_augment_variants(const thaw_loader_options *o, bool flat) {
+    return !flips(o, flat) ? 1 : o->draws > 0 ? o->draws : 2;
+}
+
+static bool heads(thaw_draw draw) { return thaw_uniform(draw.word[0]) < 0.5f; }
 
 int thaw_augment_variant(const thaw_loader_options *o, bool flat, int64_t sample, int64_t epoch) {
     if (thaw_augment_variants(o, flat) == 1)
         return 0;
-    const thaw_draw draw = thaw_philox(o->seed, THAW_DRAW_AUGMENT, (uint32_t)epoch, (uint64_t)sample, 0);
-    return thaw_uniform(draw.word[0]) < 0.5f;
+    if (o->draws > 0)
+        return (int)thaw_bounded(thaw_philox(o->seed, THAW_DRAW_CHOICE, (uint32_t)epoch, (uint64_t)sample, 0),
+                                 (uint64_t)o->draws);
+    return heads(thaw_philox(o->seed, THAW_DRAW_AUGMENT, (uint32_t)epoch, (uint64_t)sample, 0));
+}
+
+static bool mirrored(const thaw_loader_options *o, bool flat, int64_t sample, int variant) {
+    if (!flips(o, flat))
+        return false;
+    return o->draws > 0 ? heads(thaw_philox(o->seed, THAW_DRAW_FIXED, (uint32_t)variant, (uint64_t)sample, 0)) : variant == 1;
 }
 
 /* Flip and preprocessing of one sample (H,W,C). */
@@ -80,7 +94,7 @@ static void finish_sample(const thaw_loader *l, float *x, int64_t sample, int64_
     const thaw_loader_options *o = &l->options;
     const bool flat = l->dataset->arrays && l->dataset->x_rank == 2;
     const int64_t channels = flat ? 1 : o->shape[2];
-    if ((o->by_variant ? (int)epoch : thaw_augment_variant(o, flat, sample, epoch)) == 1)
+    if (mirrored(o, flat, sample, o->by_variant ? (int)epoch : thaw_augment_variant(o, flat, sample, epoch)))
         thaw_flip(x, o->shape[0], o->shape[1], channels);
     thaw_preprocess_apply(x, l->row / channels, channels, o->preprocess);
 }
@@ -95,6 +109,8 @@ static thaw_status load_image(worker *w, float *x, float *y, int64_t sample, int
     if (!path)
         return thaw_fail(THAW_RESOURCE, "no memory for the path of an image");
     uint64_t content = 0;
+    w->pixels.least_height = l->options.scaled ? l->options.shape[0] : 0;
+    w->pixels.least_width = l->options.scaled ? l->options.shape[1] : 0;
     thaw_status status = thaw_pixels_load(&w->pixels, path, &content);
     /* What is computed once and kept must be of the bytes that it is kept for. */
     if (status == THAW_OK && l->options.by_variant && d->content && d->content[sample] != content)

@@ -98,6 +98,7 @@ typedef struct thaw_job {
     char *preprocess;             /* auto | caffe | tf | torch | rescale | none; NULL: not given */
     bool horizontal_flip;
     bool shuffle;
+    bool scaled_decoding;         /* JPEG no larger than needed */
     bool skip_bad_images;         /* on_bad_image: skip */
     int64_t threads;              /* decoding threads; 0: automatic */
     int64_t prefetch;             /* batches decoded ahead */
@@ -125,6 +126,8 @@ typedef struct thaw_job {
     char *cache_mode;            /* auto | off | memory | file */
     int64_t cache_memory;        /* bytes; 0: a share of what is left */
     char *cache_folder;          /* expanded; NULL when not given */
+    int64_t cache_variants;      /* draws of augmentation that an image has; 0: a new one in every epoch */
+    bool cache_half;             /* precision: fp16 */
     char *output_folder;         /* output: expanded; NULL when not given */
 } thaw_job;
 
@@ -135,7 +138,8 @@ thaw_status thaw_job_parse(thaw_job **out, const char *path, const char *text, c
 void thaw_job_free(thaw_job *job);
 /* The effective job as YAML that parses to the same job (paths absolute); thaw_free. For the run folder and the hash. */
 char *thaw_job_text(const thaw_job *job);
-/* Hash of what must not change on resume (all but data.threads, data.prefetch, checkpoint.*, cache.*, output). */
+/* Hash of what must not change on resume (all but data.threads, data.prefetch, checkpoint.*, output, and where the cache
+ * is: cache.mode, cache.memory, cache.dir). */
 uint64_t thaw_job_hash(const thaw_job *job);
 /* Names of the keys in which two jobs differ, comma separated, for the refusal of resume; thaw_free. */
 char *thaw_job_difference(const thaw_job *a, const thaw_job *b);

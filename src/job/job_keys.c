@@ -59,6 +59,9 @@ const thaw_key thaw_keys[] = {
      "Mirror half of the images, drawn anew each epoch."},
     {"data.shuffle", THAW_KEY_BOOL, JOB(shuffle), OFF, 0, 0, 0, TRUTH, "true", NULL,
      "New order of the training samples each epoch."},
+    {"data.scaled_decoding", THAW_KEY_BOOL, JOB(scaled_decoding), OFF, 0, 0, 0, TRUTH, "false", NULL,
+     "Decode JPEG at the smallest of its scales 1/8, 2/8, ... that is not below the network's input, in training and its "
+     "validation: faster for large photographs, other pixels (evaluate and predict decode whole images)."},
     {"data.on_bad_image", THAW_KEY_BOOL, JOB(skip_bad_images), OFF, 0, 0, 0, "error|skip", "error", NULL,
      "What an image that cannot be decoded does: ends the job before it starts, or is left out with a warning."},
     {"data.threads", THAW_KEY_INT, JOB(threads), OFF, 0, 256, THAW_KEY_UNHASHED, NULL, "0", NULL,
@@ -174,8 +177,8 @@ const thaw_key thaw_keys[] = {
      "Newest checkpoints that are kept."},
     {"cache", THAW_KEY_SHORT, 0, OFF, 0, 0, 0, "cache.mode", NULL, "auto",
      "Activations at the boundary between layers that never change and those that train, computed once and kept, so that "
-     "later epochs skip images and frozen layers; the numbers are the same bit for bit. cache: off is short for cache: "
-     "{mode: off}."},
+     "later epochs skip images and frozen layers; mode, memory and dir change no bit of the result. cache: off is short for "
+     "cache: {mode: off}."},
     {"cache.mode", THAW_KEY_CHOICE, JOB(cache_mode), OFF, 0, 0, THAW_KEY_UNHASHED, "auto|off|memory|file", "auto", NULL,
      "auto keeps them where that pays, in memory as long as they fit, else in a file if dir is given; memory and file say "
      "where, whether it pays or not. A file is used again by later runs with the same images and layers."},
@@ -185,6 +188,12 @@ const thaw_key thaw_keys[] = {
     {"cache.dir", THAW_KEY_PATH, JOB(cache_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL,
      "no file with mode auto; $TMPDIR (else /tmp) with mode file",
      "Folder on a disk of the node for files of cached activations. The 16 used last are kept, fewer if the disk is full."},
+    {"cache.variants", THAW_KEY_INT, JOB(cache_variants), OFF, 0, 4096, 0, NULL, "0", NULL,
+     "Draws of augmentation that each image has: epochs take one of them instead of a new one, kept or not, so that random "
+     "augmentation can be cached. 0: augmentation is never restricted; both forms of horizontal_flip are kept."},
+    {"cache.precision", THAW_KEY_BOOL, JOB(cache_half), OFF, 0, 0, 0, "fp32|fp16", "fp32", NULL,
+     "fp16 keeps activations as IEEE half, in half the memory. They are rounded whether they are kept or not, so that the "
+     "result does not depend on mode; the error is reported. Beyond 65504 they are cut, with a warning."},
     {"output", THAW_KEY_PATH, JOB(output_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL, "must be given to train",
      "Run folder: effective job, history, log, checkpoints, model.h5, best.h5."},
 };

@@ -28,17 +28,89 @@ typedef struct fill {
     int64_t done;               /* rows of this fill, on all ranks */
 } fill;
 
+/* A batch as the store takes it: the halves, or the engine's slots themselves. */
+static char *const *block_of(const thaw_cache *c) { return c->half ? c->packed : (char *const *)c->slots; }
+
+/* Image i of the slots to the block and back; nothing to do where they are the same. */
+static void pack(const thaw_cache *c, int64_t i) {
+    if (!c->half)
+        return;
+    c->errors[i] = (thaw_half_error){0};
+    for (int k = 0; k < c->n_parts; k++) {
+        size_t n = c->part_count[k], at = (size_t)i * n;
+        thaw_half_encode((uint16_t *)(void *)c->packed[k] + at, c->slots[k] + at, n, &c->errors[i]);
+    }
+}
+
+static void unpack(const thaw_cache *c, int64_t i) {
+    for (int k = 0; c->half && k < c->n_parts; k++) {
+        size_t n = c->part_count[k], at = (size_t)i * n;
+        thaw_half_decode(c->slots[k] + at, (const uint16_t *)(const void *)c->packed[k] + at, n);
+    }
+}
+
+/* In order of the images, whatever the threads did. */
+static void add_errors(thaw_cache *c, int64_t n) {
+    for (int64_t i = 0; c->half && i < n; i++) {
+        c->rounding.error2 += c->errors[i].error2;
+        c->rounding.value2 += c->errors[i].value2;
+        c->rounding.cut += c->errors[i].cut;
+    }
+}
+
+static thaw_status load_image(const thaw_cache *c, int64_t i, int64_t sample, int64_t epoch) {
+    int64_t variant = thaw_augment_variant(&c->options, c->flat, sample, epoch);
+    THAW_TRY(thaw_store_get(c->store, variant * c->dataset->n + sample, block_of(c), i));
+    unpack(c, i);
+    return THAW_OK;
+}
+
 thaw_status thaw_cache_load(const thaw_cache *c, int64_t n, const int64_t *samples, int64_t epoch) {
     int bad = 0;
 #pragma omp parallel for schedule(static) reduction(| : bad)
-    for (int64_t i = 0; i < n; i++) {
-        int64_t variant = thaw_augment_variant(&c->options, c->flat, samples[i], epoch);
-        bad |= thaw_store_get(c->store, variant * c->dataset->n + samples[i], c->slots, i) != THAW_OK;
-    }
+    for (int64_t i = 0; i < n; i++)
+        bad |= load_image(c, i, samples[i], epoch) != THAW_OK;
     for (int64_t i = 0; bad && i < n; i++) /* once more in this thread, which then has the message */
-        THAW_TRY(thaw_store_get(c->store, (int64_t)thaw_augment_variant(&c->options, c->flat, samples[i], epoch) * c->dataset->n +
-                                              samples[i], c->slots, i));
+        THAW_TRY(load_image(c, i, samples[i], epoch));
     return THAW_OK;
+}
+
+void thaw_cache_round(thaw_cache *c, int64_t n) {
+    if (!c || !c->half)
+        return;
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < n; i++) {
+        pack(c, i);
+        unpack(c, i);
+    }
+    add_errors(c, n);
+}
+
+thaw_status thaw_cache_tell_rounding(thaw_run *run, thaw_cache *c) {
+    if (!c || !c->half)
+        return THAW_OK;
+    double sums[] = {c->rounding.error2, c->rounding.value2, c->rounding.cut};
+    c->rounding = (thaw_half_error){0};
+    THAW_TRY(thaw_comm_sum(run->comm, sums, 3));
+    run->epoch_tally.other += (int64_t)sizeof sums;
+    c->rounding_known = true;
+    c->relative_error = sums[1] > 0.0 ? sqrt(sums[0] / sums[1]) : 0.0;
+    c->cut = (int64_t)sums[2];
+    const char *of = c == run->validation_cache ? " of validation" : "";
+    if (!c->rounding_told)
+        thaw_info("cache%s: fp16 changed the boundary's activations by %.2e of their size (relative L2), %lld lay beyond 65504",
+                  of, c->relative_error, (long long)c->cut);
+    if (c->cut > 0 && !c->cut_told && thaw_comm_rank(run->comm) == 0)
+        thaw_warn("cache.precision: fp16: %lld activations%s at the boundary lie beyond 65504, the largest half, and were cut "
+                  "to it; cache.precision: fp32 keeps them", (long long)c->cut, of);
+    c->rounding_told = true;
+    c->cut_told = c->cut_told || c->cut > 0;
+    return THAW_OK;
+}
+
+static thaw_status keep_image(const thaw_cache *c, int64_t i, int64_t row) {
+    pack(c, i);
+    return thaw_store_put(c->store, row, (const char *const *)block_of(c), i);
 }
 
 /* Rows of a batch that the engine holds in its slots, into the store. */
@@ -46,9 +118,10 @@ static thaw_status keep_batch(const fill *f, int64_t n, int64_t base, const int6
     int bad = 0;
 #pragma omp parallel for schedule(static) reduction(| : bad)
     for (int64_t i = 0; i < n; i++)
-        bad |= thaw_store_put(f->cache->store, base + samples[i], (const char *const *)f->cache->slots, i) != THAW_OK;
+        bad |= keep_image(f->cache, i, base + samples[i]) != THAW_OK;
     for (int64_t i = 0; bad && i < n; i++)
-        THAW_TRY(thaw_store_put(f->cache->store, base + samples[i], (const char *const *)f->cache->slots, i));
+        THAW_TRY(keep_image(f->cache, i, base + samples[i]));
+    add_errors(f->cache, n);
     return THAW_OK;
 }
 
@@ -57,9 +130,10 @@ static bool same_batch(const fill *f, int64_t n, int64_t base, const int64_t *sa
     for (int64_t i = 0; i < n; i++) {
         if (thaw_store_get(f->cache->store, base + samples[i], f->block, 0) != THAW_OK)
             return false;
+        pack(f->cache, i);
         for (int k = 0; k < f->cache->n_parts; k++) {
             size_t bytes = f->cache->part_bytes[k];
-            if (memcmp(f->block[k], f->cache->slots[k] + (size_t)i * bytes, bytes) != 0)
+            if (memcmp(f->block[k], block_of(f->cache)[k] + (size_t)i * bytes, bytes) != 0)
                 return false;
         }
     }
@@ -187,7 +261,6 @@ static thaw_status set_up(fill *f) {
     thaw_cache *c = f->cache;
     size_t rows = (size_t)c->variants * (size_t)c->dataset->n;
     thaw_loader_options options = c->options;
-    options.augment = false;
     options.by_variant = true;
     options.max_batch = f->run->plan->max_batch;
     f->rows = thaw_calloc(rows, sizeof *f->rows);
@@ -226,7 +299,7 @@ static thaw_status fill_cache(fill *f) {
         return status;
     c->filled = !f->broken;
     if (!f->broken)
-        return THAW_OK;
+        return c->computed > 0 ? thaw_cache_tell_rounding(run, c) : THAW_OK;
     thaw_comm_agree(run->comm, f->trouble); /* for its message */
     if (thaw_comm_rank(run->comm) == 0)
         thaw_warn("the stage goes on without a cache: %s", thaw_message());
@@ -237,8 +310,10 @@ static thaw_status fill_cache(fill *f) {
 thaw_status thaw_cache_fill(thaw_run *run, bool *stopped) {
     thaw_cache *caches[2] = {run->cache, run->validation_cache};
     for (int which = 0; which < 2; which++) {
-        if (caches[which])
+        if (caches[which]) {
             caches[which]->computed = 0;
+            caches[which]->rounding_known = false;
+        }
         if (!thaw_cache_on(caches[which]) || caches[which]->filled || *stopped)
             continue;
         double started = thaw_clock();

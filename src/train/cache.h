@@ -5,11 +5,13 @@
  *   cache.c         computing what is missing, loading
  *   store.c         rows that the ranks of a host share
  *
- * A row is the boundary of one sample in one of its variants (mirrored or not): row = variant * samples + sample. Rows are
- * what the prefix computes, bit for bit, so training is the same with and without them. */
+ * A row is the boundary of one sample in one of its variants (mirrored or not; one of its draws): row = variant * samples +
+ * sample. Rows are what the prefix computes, bit for bit, so training is the same with and without them. Where they are halves
+ * (cache.precision), steps without rows round what the prefix computes in the same way, so that it is the same there too. */
 #ifndef THAW_TRAIN_CACHE_H
 #define THAW_TRAIN_CACHE_H
 
+#include "train/half.h"
 #include "train/run.h"
 #include "train/store.h"
 
@@ -19,8 +21,17 @@ struct thaw_cache {
     bool flat;                   /* samples without height and width */
     int variants;
     int n_parts;        /* boundary tensors */
-    size_t *part_bytes; /* of an image */
-    char **slots;       /* n_parts: the engine's */
+    size_t *part_count; /* floats of an image */
+    size_t *part_bytes; /* of an image in the store */
+    float **slots;      /* n_parts: the engine's */
+    bool half;          /* rows are halves */
+    char **packed;      /* n_parts: halves of a batch, as the store takes them; NULL: rows are floats */
+    thaw_half_error *errors;  /* of each image of a batch */
+    thaw_half_error rounding; /* of this rank since it was last told */
+    bool rounding_told, cut_told; /* in this stage */
+    bool rounding_known;      /* in this epoch: */
+    double relative_error;    /* L2, over all ranks */
+    int64_t cut;              /* values beyond the range of halves */
     uint64_t key, row_bytes, bytes;
     thaw_store *store; /* NULL: off */
     bool filled;       /* no row is missing */
@@ -39,9 +50,9 @@ typedef struct thaw_cache_cost {
 /* The cache makes the rest of the stage cheaper, by 5 % at least. */
 bool thaw_cache_pays(const thaw_cache_cost *cost);
 
-/* What the rows are: hash of the prefix (thaw_plan_prefix_hash), kernels, preprocessing, samples in their order, variants. */
-uint64_t thaw_cache_key(uint64_t prefix, const char *kernels, thaw_preprocess preprocess, const thaw_dataset *dataset,
-                        int variants, uint64_t row_bytes);
+/* What the rows are: hash of the prefix (thaw_plan_prefix_hash), kernels, preprocessing, decoding, samples in their order,
+ * variants, with draws their seed, precision. [in] cache: dataset, options, variants, half and row_bytes are set. */
+uint64_t thaw_cache_key(uint64_t prefix, const char *kernels, const thaw_cache *cache);
 
 /* Decides for the stage whose plan and engine are set up; keeps what a stage before has computed if it is the same.
  * Collective. A cache that cannot be had is no error but a note. */
@@ -56,4 +67,9 @@ void thaw_cache_drop(thaw_cache *cache);
 thaw_status thaw_cache_fill(thaw_run *run, bool *stopped);
 /* Boundary of n samples into the engine's slots. Errors: THAW_IO. Not collective. */
 thaw_status thaw_cache_load(const thaw_cache *cache, int64_t n, const int64_t *samples, int64_t epoch);
+/* The same for a batch that the engine has just computed: rounds its slots if rows are halves. cache NULL is accepted. Not
+ * collective. */
+void thaw_cache_round(thaw_cache *cache, int64_t n);
+/* Sums up what rounding has cost since the last call, and tells it once a stage. cache NULL is accepted. Collective. */
+thaw_status thaw_cache_tell_rounding(thaw_run *run, thaw_cache *cache);
 #endif

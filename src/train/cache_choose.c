@@ -20,17 +20,27 @@
 
 #define MEMORY_SHARE 0.5 /* of what the host's limits leave, when the job does not say */
 
-enum { KEY_FORMAT = 1 }; /* another number when rows of equal keys would no longer be equal */
+enum { KEY_FORMAT = 2 }; /* another number when rows of equal keys would no longer be equal */
 
 bool thaw_cache_pays(const thaw_cache_cost *c) {
     double epochs = (double)c->epochs, with = (double)c->variants * c->fill + epochs * c->cached;
     return epochs * c->whole > 1.05 * with;
 }
 
-uint64_t thaw_cache_key(uint64_t prefix, const char *kernels, thaw_preprocess preprocess, const thaw_dataset *dataset,
-                        int variants, uint64_t row_bytes) {
-    const uint64_t words[] = {KEY_FORMAT, prefix,         (uint64_t)preprocess,       (uint64_t)dataset->n,
-                              row_bytes,  dataset->arrays, (uint64_t)variants};
+uint64_t thaw_cache_key(uint64_t prefix, const char *kernels, const thaw_cache *c) {
+    const thaw_dataset *dataset = c->dataset;
+    const bool drawn = c->options.draws > 0 && c->options.augment;
+    const uint64_t words[] = {KEY_FORMAT,
+                              prefix,
+                              (uint64_t)c->options.preprocess,
+                              c->options.scaled && !dataset->arrays,
+                              (uint64_t)dataset->n,
+                              dataset->arrays,
+                              (uint64_t)c->variants,
+                              drawn,
+                              drawn ? c->options.seed : 0,
+                              c->half,
+                              c->row_bytes};
     uint64_t key = thaw_hash(words, sizeof words, 0);
     key = thaw_hash_text(THAW_VERSION, thaw_hash_text(kernels, key));
     if (dataset->content)
@@ -45,12 +55,25 @@ void thaw_cache_drop(thaw_cache *c) {
     c->filled = false;
 }
 
+static void free_shape(thaw_cache *c) {
+    for (int i = 0; c->packed && i < c->n_parts; i++)
+        thaw_free(c->packed[i]);
+    thaw_free(c->packed);
+    thaw_free(c->errors);
+    thaw_free(c->part_count);
+    thaw_free(c->part_bytes);
+    thaw_free(c->slots);
+    c->packed = NULL;
+    c->errors = NULL;
+    c->part_count = c->part_bytes = NULL;
+    c->slots = NULL;
+}
+
 void thaw_cache_free(thaw_cache *c) {
     if (!c)
         return;
     thaw_store_close(c->store);
-    thaw_free(c->part_bytes);
-    thaw_free(c->slots);
+    free_shape(c);
     thaw_free(c->note);
     thaw_free(c);
 }
@@ -73,20 +96,29 @@ static void say(thaw_cache *c, char *line) {
 static thaw_status set_shape(thaw_cache *c, const choice *at) {
     const thaw_run *run = at->run;
     const thaw_plan *plan = run->plan;
-    size_t parts = (size_t)plan->n_boundary;
-    thaw_free(c->part_bytes);
-    thaw_free(c->slots);
+    size_t parts = (size_t)plan->n_boundary, batch = (size_t)plan->max_batch;
+    free_shape(c);
+    /* By the plan alone, not by where rows go or whether they are kept: it changes bits. */
+    c->half = run->job->cache_half && thaw_plan_boundary_suffices(plan);
+    c->rounding_told = c->cut_told = c->rounding_known = false;
+    c->n_parts = plan->n_boundary;
+    c->part_count = thaw_calloc(parts, sizeof *c->part_count);
     c->part_bytes = thaw_calloc(parts, sizeof *c->part_bytes);
     c->slots = thaw_calloc(parts, sizeof *c->slots);
-    if (!c->part_bytes || !c->slots)
-        return thaw_fail(THAW_RESOURCE, "no memory for the cache");
-    c->n_parts = plan->n_boundary;
+    c->packed = c->half ? thaw_calloc(parts, sizeof *c->packed) : NULL;
+    c->errors = c->half ? thaw_calloc(batch, sizeof *c->errors) : NULL;
+    bool whole = c->part_count && c->part_bytes && c->slots && (!c->half || (c->packed && c->errors));
     c->row_bytes = 0;
-    for (int i = 0; i < plan->n_boundary; i++) {
-        c->part_bytes[i] = (size_t)thaw_shape_count(&run->model->nodes[plan->boundary[i]].shape) * sizeof(float);
-        c->slots[i] = (char *)(void *)thaw_engine_slot(run->engine, i);
+    for (int i = 0; i < plan->n_boundary && whole; i++) {
+        c->part_count[i] = (size_t)thaw_shape_count(&run->model->nodes[plan->boundary[i]].shape);
+        c->part_bytes[i] = c->part_count[i] * (c->half ? sizeof(uint16_t) : sizeof(float));
+        c->slots[i] = thaw_engine_slot(run->engine, i);
         c->row_bytes += c->part_bytes[i];
+        if (c->half)
+            whole = (c->packed[i] = thaw_calloc(batch, c->part_bytes[i])) != NULL;
     }
+    if (!whole)
+        return thaw_fail(THAW_RESOURCE, "no memory for the cache");
     c->dataset = at->validation ? run->validation : run->train;
     c->options = thaw_stage_loader_options(run, at->validation);
     c->flat = c->dataset->arrays && c->dataset->x_rank == 2;
@@ -153,7 +185,7 @@ static void say_epochs(char text[128], long long first, long long last, double r
 }
 
 static void say_on(thaw_cache *c, choice *at, const thaw_cache_cost *cost) {
-    char row[32], all[32], limit[32], reused[64] = "", when[192], later[128] = "";
+    char row[32], all[32], limit[32], forms[32] = "", reused[64] = "", when[192], later[128] = "";
     int64_t total = (int64_t)c->variants * c->dataset->n, missing = thaw_store_n_missing(c->store);
     long long first = (long long)at->run->at.epoch + 1, last = first + (long long)cost->epochs - 1;
     if (missing == 0 || first < last)
@@ -168,8 +200,12 @@ static void say_on(thaw_cache *c, choice *at, const thaw_cache_cost *cost) {
     thaw_bytes_text((double)c->bytes, all);
     char *place = c->file ? thaw_strdup(thaw_store_name(c->store))
                           : thaw_format("memory (%s: %s)", at->what, thaw_bytes_text((double)at->left, limit));
-    say(c, thaw_format("cache%s: %lld images x %s%s = %s in %s%s; %s", kind_of(at), (long long)c->dataset->n,
-                       c->variants > 1 ? "2 (mirrored too) x " : "", row, all, place ? place : "?", reused, when));
+    if (c->options.draws > 0 && c->options.augment)
+        snprintf(forms, sizeof forms, "%d draws x ", c->variants);
+    else if (c->variants > 1)
+        snprintf(forms, sizeof forms, "2 (mirrored too) x ");
+    say(c, thaw_format("cache%s: %lld images x %s%s%s = %s in %s%s; %s", kind_of(at), (long long)c->dataset->n, forms, row,
+                       c->half ? " (fp16)" : "", all, place ? place : "?", reused, when));
     thaw_free(place);
     if (!c->file)
         at->left -= c->bytes < at->left ? c->bytes : at->left;
@@ -222,7 +258,7 @@ static thaw_status choose(thaw_cache *c, choice *at) {
     }
     if (!memory && folder)
         THAW_TRY(thaw_samples_content(at->validation ? at->run->validation : at->run->train, comm));
-    c->key = thaw_cache_key(at->prefix, thaw_kernels_describe(), at->run->preprocess, c->dataset, c->variants, c->row_bytes);
+    c->key = thaw_cache_key(at->prefix, thaw_kernels_describe(), c);
     if (thaw_comm_same(comm, "the key of the cache", c->key, THAW_SYSTEM) != THAW_OK) {
         thaw_cache_drop(c);
         say_off(c, at, "the hosts have different processors or libraries, which give different bits");
@@ -294,12 +330,12 @@ static thaw_status begin(thaw_run *run, thaw_cache **cache, choice *at) {
         *cache = thaw_calloc(1, sizeof **cache);
     status = *cache ? set_shape(*cache, at) : thaw_fail(THAW_RESOURCE, "no memory for the cache");
     THAW_TRY(thaw_comm_agree(run->comm, status));
-    return choose(*cache, at);
+    return strcmp(run->job->cache_mode, "off") == 0 ? THAW_OK : choose(*cache, at);
 }
 
 thaw_status thaw_cache_begin(thaw_run *run) {
     choice at = {.run = run};
-    if (strcmp(run->job->cache_mode, "off") == 0)
+    if (strcmp(run->job->cache_mode, "off") == 0 && !run->job->cache_half)
         return THAW_OK;
     THAW_TRY(memory_left(&at));
     at.prefix = thaw_plan_prefix_hash(run->plan);

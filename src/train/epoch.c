@@ -82,8 +82,10 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
 
     int64_t images = batch_images(run->train->n, job->batch_size, step);
     thaw_draws draws = {job->seed, (uint32_t)run->at.total_epochs, batch.samples};
-    if (!thaw_cache_on(run->cache))
+    if (!thaw_cache_on(run->cache)) {
         thaw_engine_prefix(run->engine, batch.n, batch.x);
+        thaw_cache_round(run->cache, batch.n);
+    }
     t->prefix += lap(&mark);
     const float *z = thaw_engine_forward(run->engine, batch.n, &draws);
     float *dz = thaw_engine_output_gradient(run->engine);
@@ -165,6 +167,8 @@ thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
                 return THAW_OK;
         }
     }
+    if (!thaw_cache_on(run->cache))
+        THAW_TRY(thaw_cache_tell_rounding(run, run->cache));
     return thaw_stage_finite(run);
 }
 
@@ -187,8 +191,10 @@ thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
             status = thaw_cache_load(run->validation_cache, batch.n, batch.samples, 0);
         if (status != THAW_OK)
             break;
-        if (!thaw_cache_on(run->validation_cache))
+        if (!thaw_cache_on(run->validation_cache)) {
             thaw_engine_prefix(run->engine, batch.n, batch.x);
+            thaw_cache_round(run->validation_cache, batch.n);
+        }
         const float *z = thaw_engine_infer(run->engine, batch.n);
         status = thaw_objective_batch(&objective, batch.n, z, batch.y, 0.0, NULL, sums);
     }
@@ -196,6 +202,8 @@ thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
     double words[2 + THAW_METRICS] = {sums->images, sums->loss};
     memcpy(words + 2, sums->metric, sizeof sums->metric);
     THAW_TRY(thaw_comm_sum(run->comm, words, 2 + THAW_METRICS));
+    if (!thaw_cache_on(run->validation_cache))
+        THAW_TRY(thaw_cache_tell_rounding(run, run->validation_cache));
     run->epoch_tally.other += (int64_t)sizeof words;
     sums->images = words[0];
     sums->loss = words[1];

@@ -62,6 +62,7 @@ static void put_cache(thaw_event *event, const char *name, const thaw_cache *c) 
         return;
     thaw_event_integer(cache, "images", c->dataset->n);
     thaw_event_integer(cache, "variants", c->variants);
+    thaw_event_text(cache, "precision", c->half ? "fp16" : "fp32");
     thaw_event_integer(cache, "bytes_per_image", (int64_t)c->row_bytes);
     thaw_event_integer(cache, "bytes", (int64_t)c->bytes); /* on each host */
     thaw_event_integer(cache, "missing", thaw_store_n_missing(c->store));
@@ -75,6 +76,23 @@ static void put_cache_use(thaw_event *event, const char *name, const thaw_cache 
     thaw_event_text(cache, "mode", cache_mode(c));
     thaw_event_integer(cache, "loaded", thaw_cache_on(c) ? images : 0);
     thaw_event_integer(cache, "computed", c ? c->computed : 0);
+    if (!c || !c->rounding_known) /* what rounding to halves has cost, in the epoch that did it */
+        return;
+    thaw_event_number(cache, "relative_error", c->relative_error);
+    thaw_event_integer(cache, "beyond_half", c->cut);
+}
+
+/* Augmentation that takes one of a few draws of each image. */
+static void put_draws(thaw_event *event, const thaw_run *run) {
+    char *note = thaw_report_draws(run);
+    if (!note)
+        return;
+    const int64_t epochs = run->job->stages[run->at.stage].epochs;
+    thaw_event *draws = thaw_event_object(event, "draws");
+    thaw_event_integer(draws, "an_image", run->job->cache_variants);
+    thaw_event_number(draws, "uses", (double)epochs / (double)run->job->cache_variants);
+    thaw_event_text(draws, "note", note);
+    thaw_free(note);
 }
 
 thaw_status thaw_record_stage(const thaw_run *run) {
@@ -105,6 +123,7 @@ thaw_status thaw_record_stage(const thaw_run *run) {
         thaw_event_text(boundary, NULL, model->layers[model->nodes[plan->boundary[i]].layer].name);
     put_cache(event, "cache", run->cache);
     put_cache(event, "validation_cache", run->validation_cache);
+    put_draws(event, run);
     thaw_event *layers = thaw_event_object(event, "layers");
     for (int i = 0; i < model->n_layers; i++)
         thaw_event_flag(layers, model->layers[i].name, run->trainable[i]);

@@ -9,6 +9,18 @@
 #include "train/cache.h"
 #include "train/run.h"
 
+char *thaw_report_draws(const thaw_run *run) {
+    const long long draws = (long long)run->job->cache_variants, epochs = (long long)run->job->stages[run->at.stage].epochs;
+    if (draws == 0)
+        return NULL;
+    const thaw_loader_options options = thaw_stage_loader_options(run, false);
+    if (!options.augment || (run->train->arrays && run->train->x_rank == 2))
+        return thaw_format("cache.variants: %lld: nothing is augmented, each image has one form", draws);
+    return thaw_format("cache.variants: each image has %lld draw%s, used %.3g times in %lld epoch%s%s", draws,
+                       draws == 1 ? "" : "s", (double)epochs / (double)draws, epochs, epochs == 1 ? "" : "s",
+                       draws > 2 ? " (mirroring alone has two forms, which are kept without cache.variants)" : "");
+}
+
 void thaw_report_plan(const thaw_run *run) {
     const thaw_plan *plan = run->plan;
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
@@ -21,6 +33,10 @@ void thaw_report_plan(const thaw_run *run) {
     for (int i = 0; i < 2; i++)
         if (caches[i] && caches[i]->note)
             thaw_info("  %s", caches[i]->note);
+    char *draws = thaw_report_draws(run);
+    if (draws)
+        thaw_info("  %s", draws);
+    thaw_free(draws);
     bool pretrained_moving = false;
     for (int i = 0; i < run->model->n_layers; i++)
         pretrained_moving = pretrained_moving || (run->model->layers[i].kind == THAW_LAYER_BATCH_NORMALIZATION &&

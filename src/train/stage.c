@@ -75,6 +75,8 @@ thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validati
         .preprocess = run->preprocess,
         .augment = job->horizontal_flip && !validation,
         .horizontal_flip = job->horizontal_flip && !validation,
+        .draws = validation ? 0 : (int)job->cache_variants,
+        .scaled = job->scaled_decoding,
         .seed = job->seed,
         .threads = thaw_decoding_threads(job->threads),
         .depth = job->prefetch > 0 ? (int)job->prefetch : 2,

@@ -68,6 +68,9 @@ class Cache(harness.Case):
             self.assertEqual(harness.read_bytes(os.path.join(a, name)), harness.read_bytes(os.path.join(b, name)),
                              "%s differs: %s" % (name, what))
 
+    def equal_models(self, a, b):
+        return harness.read_bytes(os.path.join(a, "model.h5")) == harness.read_bytes(os.path.join(b, "model.h5"))
+
     def in_file(self):
         return {"mode": "file", "dir": self.rows}
 
@@ -140,6 +143,133 @@ class Cache(harness.Case):
         job = self.job([self.stage("late", "before:block2_conv1")])
         want = self.go(job, "off", env={"OMP_NUM_THREADS": 1})
         self.same(want, self.go(job, "memory", env={"OMP_NUM_THREADS": 3}))
+
+    # A few draws of each image
+
+    def test_variants(self):
+        """Draws are restricted whether rows are kept or not; the same on all ranks, in memory and in files."""
+        job = self.job([self.stage("head", "before:fc1", 5), self.stage("late", "before:block2_conv1")])
+        free = self.go(job, "off")
+        models = {harness.read_bytes(os.path.join(free, "model.h5"))}
+        for draws in (1, 3):
+            for ranks in (0, 2, 3) if draws == 3 else (0,):
+                want = self.go(job, {"mode": "off", "variants": draws}, ranks)
+                self.assertEqual([s["cache"]["mode"] for s in harness.events(want, "stage")], ["off", "off"])
+                if ranks == 0:
+                    models.add(harness.read_bytes(os.path.join(want, "model.h5")))
+                shutil.rmtree(self.rows, ignore_errors=True)
+                first = (draws * IMAGES, HELD)
+                for cache, computed in (({"mode": "memory"}, first), (self.in_file(), first), (self.in_file(), (0, 0))):
+                    got = self.go(job, dict(cache, variants=draws), ranks)
+                    self.same(want, got, "%d draws, %d ranks, %s" % (draws, ranks, cache))
+                    self.assertEqual(self.used(got), [computed] + 4 * [(0, 0)] + [computed] + 2 * [(0, 0)])
+                    self.assertEqual([s["cache"]["variants"] for s in harness.events(got, "stage")], [draws, draws])
+        self.assertEqual(len(models), 3)  # no restriction, one draw, three draws: three results
+        plain = self.go(dict(job, data=dict(job["data"], augment={"horizontal_flip": False})), "off")
+        self.assertFalse(harness.read_bytes(os.path.join(plain, "model.h5")) in models)
+
+    def test_variants_are_said(self):
+        job = self.job([self.stage("head", "before:fc1", 20)])
+        for cache in ({"variants": 8}, {"variants": 8, "mode": "off"}):
+            folder = self.new_folder()
+            job = dict(job, cache=cache, output=folder)
+            result = self.succeed("train", harness.write_job(self.path("job.yaml"), job))
+            self.assertEqual(len([line for line in result.err.splitlines()
+                                  if "each image has 8 draws, used 2.5 times in 20 epochs" in line]), 1, result.err)
+            draws = harness.events(folder, "stage")[0]["draws"]
+            self.assertEqual((draws["an_image"], draws["uses"]), (8, 2.5))
+            self.assertIn("each image has 8 draws, used 2.5 times in 20 epochs", draws["note"])
+        self.assertRegex(self.note(self.job([self.stage("head", "before:fc1", 20)]), {"variants": 8})["note"],
+                         r"37 images x 8 draws x 768 B = .*; epoch 1 computes, epochs 2-20 cost 1/")
+        folder = self.go(self.job([self.stage("head", "before:fc1")], flip=False), {"variants": 8})
+        self.assertIn("nothing is augmented", harness.events(folder, "stage")[0]["draws"]["note"])
+        self.assertNotIn("draws", harness.events(self.go(self.job([self.stage("head", "before:fc1")]), "auto"), "stage")[0])
+
+    # Halves
+
+    def test_half(self):
+        """Rows of half the size; rounded in the same way where nothing is kept, so that the bits are the same."""
+        stages = [self.stage("head", "before:fc1"), self.stage("late", "before:block2_conv1", batch_norm_statistics="batch")]
+        job = self.job(stages, self.norm)
+        exact = self.go(job, "off")
+        for ranks in (0, 2, 3):
+            want = self.go(job, {"mode": "off", "precision": "fp16"}, ranks)
+            self.assertFalse(self.equal_models(exact, want))
+            with h5py.File(os.path.join(exact, "model.h5")) as a, h5py.File(os.path.join(want, "model.h5")) as b:
+                name = "model_weights/fc1/fc1/kernel:0"
+                np.testing.assert_allclose(a[name][()], b[name][()], atol=5e-3)
+            shutil.rmtree(self.rows, ignore_errors=True)
+            for cache in ({"mode": "memory"}, self.in_file(), self.in_file(), {"mode": "auto"}):
+                got = self.go(job, dict(cache, precision="fp16"), ranks)
+                self.same(want, got, "%d ranks, %s" % (ranks, cache))
+                cached = [s["cache"] for s in harness.events(got, "stage")]
+                self.assertEqual([c["bytes_per_image"] for c in cached], [384, 8 * 8 * 8 * 2])
+                self.assertTrue(all(c["precision"] == "fp16" and "(fp16)" in c["note"] for c in cached))
+            for folder in (want, got):
+                for number, e in enumerate(harness.events(folder, "epoch")):
+                    for kind in ("cache", "validation_cache"):
+                        self.assertEqual("relative_error" in e[kind], folder is want or number % 3 == 0, e)
+                        if "relative_error" in e[kind]:
+                            self.assertGreater(e[kind]["relative_error"], 2e-5)
+                            self.assertLess(e[kind]["relative_error"], 2.0 ** -11)
+                            self.assertEqual(e[kind]["beyond_half"], 0)
+
+    def test_half_and_variants(self):
+        job = self.job([self.stage("late", "before:block2_conv1", 6)])
+        want = self.go(job, {"mode": "off", "precision": "fp16", "variants": 2}, 2)
+        self.same(want, self.go(job, dict(self.in_file(), precision="fp16", variants=2), 2))
+        self.same(want, self.go(job, {"mode": "memory", "precision": "fp16", "variants": 2}, 2))
+
+    def test_beyond_half(self):
+        """Values that no half can hold become the largest one, with a count; never infinity."""
+        base = self.path("large.h5")
+        shutil.copy(self.plain, base)
+        with h5py.File(base, "a") as f:
+            f["model_weights/block2_conv2/block2_conv2/kernel:0"][...] *= 2e5
+            f["model_weights/fc1/fc1/kernel:0"][...] *= 1e-6
+        job = self.job([self.stage("head", "before:fc1")], base)
+        folders = []
+        for mode in ("off", "memory"):
+            folder = self.new_folder()
+            job = dict(job, cache={"mode": mode, "precision": "fp16"}, output=folder)
+            result = self.succeed("train", harness.write_job(self.path("job.yaml"), job), ranks=2)
+            count = harness.events(folder, "epoch")[0]["cache"]["beyond_half"]
+            self.assertGreater(count, 100)
+            warnings = [line for line in result.err.splitlines() if "lie beyond 65504" in line and "warning" in line]
+            self.assertEqual(len(warnings), 2, result.err)  # of training and of validation, once
+            self.assertIn("fp16: %d activations at the boundary" % count, warnings[0])
+            for row in harness.history(folder):
+                self.assertTrue(np.isfinite(row["loss"]) and np.isfinite(row["val_loss"]))
+            folders.append(folder)
+        self.same(*folders)
+
+    def test_resume_refuses_other_bits(self):
+        job = dict(self.job([self.stage("head", "before:fc1")]), cache={"mode": "off"})
+        file = harness.write_job(self.path("job.yaml"), job)
+        self.succeed("train", file)
+        for key, value in (("cache.precision", "fp16"), ("cache.variants", "2"), ("data.scaled_decoding", "true")):
+            result = harness.run("train", file, "--set", "%s=%s" % (key, value))
+            self.assertEqual(result.status, 78, str(result))
+            self.assertIn(key, result.err)
+        self.succeed("train", file, "--set", "cache.mode=memory")
+
+    def test_scaled_decoding(self):
+        photos = harness.make_folders(self.path("photos"), {"a": 7, "b": 6, "c": 6}, size=(70, 90), seed=8, suffix=".jpg")
+        job = self.job([self.stage("head", "before:fc1")], train=photos, validation=photos)
+        whole = self.go(job, self.in_file())
+        job["data"]["scaled_decoding"] = True
+        want = self.go(job, "off")
+        self.assertFalse(self.equal_models(whole, want))
+        for ranks, cache, computed in ((0, self.in_file(), (2 * 19, 19)), (2, self.in_file(), (0, 0)), (2, "memory", (2 * 19, 19))):
+            got = self.go(job, cache, ranks)
+            if ranks == 0:
+                self.same(want, got, cache)
+            self.assertEqual(self.used(got)[0], computed)
+        # evaluate decodes whole images, whatever the model was trained with
+        for folder, same in ((whole, True), (want, False)):
+            loss = self.succeed("evaluate", os.path.join(folder, "model.h5"), photos, "--json").json["loss"]
+            trained = harness.history(folder)[-1]["val_loss"]
+            self.assertEqual(abs(loss - trained) < 1e-5 * loss, same, "%g %g" % (loss, trained))
 
     # What decides
 
@@ -245,6 +375,20 @@ class Cache(harness.Case):
         job["data"]["augment"] = {"horizontal_flip": False}
         self.assertEqual(uses(), (IMAGES, 0))
         self.assertEqual(len(os.listdir(self.rows)), 3 + 2 + 2 + 2 + 1 + 1)
+
+    def test_refused_after_other_draws(self):
+        job = self.job([self.stage("head", "before:fc1", 4)])
+        cases = [({"variants": 2}, 5, 2 * IMAGES), ({"variants": 2}, 6, 2 * IMAGES), ({"variants": 3}, 5, 3 * IMAGES),
+                 ({}, 5, 2 * IMAGES), ({}, 6, 0),  # both forms of each image do not depend on the seed
+                 ({"precision": "fp16"}, 5, 2 * IMAGES), ({"variants": 2, "precision": "fp16"}, 5, 2 * IMAGES)]
+        for cache, seed, computed in cases:
+            job["training"]["seed"] = seed
+            got = self.go(job, dict(self.in_file(), **cache))
+            self.assertEqual(self.used(got)[0][0], computed, "%s seed %d" % (cache, seed))
+            self.same(self.go(job, dict(cache, mode="off")), got)
+        for cache, seed, _ in cases:
+            job["training"]["seed"] = seed
+            self.assertEqual(self.used(self.go(job, dict(self.in_file(), **cache)))[0], (0, 0))
 
     def test_damaged_file(self):
         job = self.job([self.stage("head", "before:fc1")])

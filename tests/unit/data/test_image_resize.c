@@ -33,7 +33,7 @@ static void test_equal_sizes(void **state) {
     thaw_tap taps[5];
     for (int i = 0; i < 18; i++)
         data[i] = (uint8_t)(13 * i);
-    thaw_resize(out, 2, 3, &(thaw_pixels){data, sizeof data, 2, 3}, taps);
+    thaw_resize(out, 2, 3, &(thaw_pixels){.data = data, .capacity = sizeof data, .height = 2, .width = 3}, taps);
     for (int i = 0; i < 18; i++)
         assert_true(out[i] == (float)data[i]);
 }

@@ -413,6 +413,62 @@ static void test_variants(void **state) {
         thaw_loader_free(loaders[i]);
 }
 
+/* Fixed draws: each is the same in every epoch, and epochs take one of them by the counter. */
+static void test_draws(void **state) {
+    (void)state;
+    enum { DRAWS = 3, EPOCHS = 40 };
+    thaw_loader_options drawn = plain;
+    drawn.augment = drawn.horizontal_flip = true;
+    drawn.draws = DRAWS;
+    thaw_loader_options fixed = drawn;
+    fixed.by_variant = true;
+    assert_int_equal(thaw_augment_variants(&drawn, false), DRAWS);
+    assert_int_equal(thaw_augment_variants(&drawn, true), 1);
+    thaw_loader_options quiet = plain;
+    quiet.draws = DRAWS;
+    assert_int_equal(thaw_augment_variants(&quiet, false), 1); /* nothing is drawn */
+    static float rows[DRAWS][IMAGES][ROW];
+    int64_t order[IMAGES], each[IMAGES + 1], seen[DRAWS] = {0}, forms[2] = {0};
+    thaw_epoch_order(order, IMAGES, 1, 0, false);
+    for (int i = 0; i <= IMAGES; i++)
+        each[i] = i;
+    thaw_loader *loader;
+    succeed(thaw_loader_create(&loader, images, &fixed));
+    for (int k = 0; k < DRAWS; k++) {
+        succeed(thaw_loader_begin(loader, order, each, IMAGES, k));
+        for (int i = 0; i < IMAGES; i++) {
+            thaw_batch batch;
+            float x[ROW];
+            bool flipped;
+            succeed(thaw_loader_next(loader, &batch));
+            memcpy(rows[k][i], batch.x, sizeof x);
+            by_hand(x, &plain, i, 0, &flipped); /* as it is */
+            const thaw_draw draw = thaw_philox(plain.seed, THAW_DRAW_FIXED, (uint32_t)k, (uint64_t)i, 0);
+            forms[thaw_uniform(draw.word[0]) < 0.5f]++;
+            if (thaw_uniform(draw.word[0]) < 0.5f) /* preprocessing is the same for every pixel */
+                thaw_flip(x, H, W, 3);
+            assert_memory_equal(x, batch.x, sizeof x);
+        }
+    }
+    thaw_loader_free(loader);
+    assert_true(forms[0] > 10 && forms[1] > 10);
+    succeed(thaw_loader_create(&loader, images, &drawn));
+    for (int e = 0; e < EPOCHS; e++) {
+        succeed(thaw_loader_begin(loader, order, each, IMAGES, e));
+        for (int i = 0; i < IMAGES; i++) {
+            thaw_batch batch;
+            succeed(thaw_loader_next(loader, &batch));
+            const int variant = thaw_augment_variant(&drawn, false, i, e);
+            assert_in_range(variant, 0, DRAWS - 1);
+            seen[variant]++;
+            assert_memory_equal(batch.x, rows[variant][i], ROW * sizeof(float));
+        }
+    }
+    thaw_loader_free(loader);
+    for (int k = 0; k < DRAWS; k++) /* evenly: 307 each, a standard deviation is 14 */
+        assert_in_range(seen[k], 230, 380);
+}
+
 /* Labels without images: of files that are gone, and without memory for pixels. */
 static void test_labels_only(void **state) {
     (void)state;
@@ -456,7 +512,7 @@ int main(void) {
         cmocka_unit_test(test_begin_waits),   cmocka_unit_test(test_no_images),
         cmocka_unit_test(test_errors),        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_array_batches), cmocka_unit_test(test_array_shapes),
-        cmocka_unit_test(test_signals_and_memory),
+        cmocka_unit_test(test_signals_and_memory), cmocka_unit_test(test_draws),
     };
     return cmocka_run_group_tests(tests, set_up, tear_down);
 }

@@ -116,6 +116,9 @@ static void test_defaults(void **state) {
     assert_string_equal(job->cache_mode, "auto");
     assert_int_equal(job->cache_memory, 0);
     assert_null(job->cache_folder);
+    assert_int_equal(job->cache_variants, 0);
+    assert_false(job->cache_half);
+    assert_false(job->scaled_decoding);
     const thaw_job_stage *stage = &job->stages[1];
     assert_string_equal(job->stages[0].name, "stage1");
     assert_string_equal(stage->name, "stage2");
@@ -454,10 +457,21 @@ static void test_cache(void **state) {
     assert_string_equal(job->cache_mode, "file");
     assert_string_equal(job->cache_folder, "/jobs/rows");
     thaw_job_free(job);
+    const char *more[] = {"cache={variants: 8, precision: fp16}", "data.scaled_decoding=true"};
+    job = parse(MINIMAL, more, 2);
+    assert_string_equal(job->cache_mode, "auto");
+    assert_int_equal(job->cache_variants, 8);
+    assert_true(job->cache_half);
+    assert_true(job->scaled_decoding);
+    thaw_job_free(job);
+    refuse_set("cache.variants=-1", "cache.variants is '-1'|an integer from 0 to 4096");
+    refuse_set("cache.variants=all", "cache.variants is 'all'|an integer from 0 to 4096");
+    refuse_set("cache.precision=bf16", "cache.precision is 'bf16'|fp32|fp16");
+    refuse_set("data.scaled_decoding=4", "data.scaled_decoding is '4'|true or false");
     refuse_set("cache=on", "cache.mode is 'on'|one of auto, off, memory, file");
     refuse_set("cache=disk", "cache.mode is 'disk'|one of auto, off, memory, file");
     refuse_set("cache=[a]", "cache.mode");
-    refuse_set("cache={size: 4}", "unknown key 'size' in cache|mode, memory, dir");
+    refuse_set("cache={size: 4}", "unknown key 'size' in cache|mode, memory, dir, variants, precision");
     for (size_t i = 0; i < 9; i++) {
         static const char *const wrong[] = {"4XB", "GB", "0", "-1", "1e30GB", "4GBB", "", "100TTB", "{a: b}"};
         char set[64];

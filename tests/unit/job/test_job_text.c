@@ -72,6 +72,7 @@ static void test_round_trip(void **state) {
                                              "stages.0.optimizer=adamw", "stages.0.optimizer=rmsprop"};
     expect_round_trip(MINIMAL, NULL, 0);
     expect_round_trip(FULL, NULL, 0);
+    expect_round_trip(FULL, (const char *[]){"cache.variants=8", "cache.precision=fp16", "data.scaled_decoding=true"}, 3);
     for (int i = 0; i < 4; i++)
         expect_round_trip(MINIMAL, &optimizers[i], 1);
     thaw_job *job = parse(FULL, NULL, 0);
@@ -119,6 +120,9 @@ static void test_hash(void **state) {
                                        "model.head.1.Dense.units=5",
                                        "data.shuffle=true",
                                        "data.on_bad_image=error",
+                                       "data.scaled_decoding=true",
+                                       "cache.variants=3",
+                                       "cache.precision=fp16",
                                        "training.seed=2",
                                        "training.batch_size=4",
                                        "training.metrics=[mse]",
@@ -170,7 +174,10 @@ static void test_difference_names_key(void **state) {
                                           {"model.head.1.Dense.units=5", "model.head"},
                                           {"data.train.x=\"c.h5:/x\"", "data.train.x"},
                                           {"stages.0.freeze=all", "stages.0.freeze"},
-                                          {"training.monitor_mode=max", "training.monitor_mode"}};
+                                          {"training.monitor_mode=max", "training.monitor_mode"},
+                                          {"data.scaled_decoding=true", "data.scaled_decoding"},
+                                          {"cache.variants=3", "cache.variants"},
+                                          {"cache.precision=fp16", "cache.precision"}};
     thaw_job *a = parse(FULL, NULL, 0);
     for (size_t i = 0; i < sizeof(sets) / sizeof(*sets); i++) {
         thaw_job *b = parse(FULL, &sets[i][0], 1);

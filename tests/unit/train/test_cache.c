@@ -316,33 +316,47 @@ static void test_too_large(void **state) {
 
 static void test_key(void **state) {
     (void)state;
-    uint64_t content[3] = {11, 12, 13}, swapped[3] = {12, 11, 13}, changed[3] = {11, 12, 14};
+    uint64_t content[3] = {11, 12, 13}, swapped[3] = {12, 11, 13}, altered[3] = {11, 12, 14};
     int64_t rows[3] = {0, 1, 2}, other_rows[3] = {0, 1, 3};
     thaw_dataset d = {.n = 3, .content = content}, arrays = {.arrays = true, .n = 3, .rows = rows, .x_file = "a.h5"};
-    uint64_t key = thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &d, 1, 400);
-    assert_true(key == thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &d, 1, 400));
-    assert_true(key != thaw_cache_key(6, "fast", THAW_PREPROCESS_TF, &d, 1, 400));
-    assert_true(key != thaw_cache_key(5, "reference", THAW_PREPROCESS_TF, &d, 1, 400));
-    assert_true(key != thaw_cache_key(5, "fast", THAW_PREPROCESS_CAFFE, &d, 1, 400));
-    assert_true(key != thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &d, 2, 400));
-    assert_true(key != thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &d, 1, 800));
+    const thaw_cache first = {.dataset = &d, .options = {.preprocess = THAW_PREPROCESS_TF, .augment = true, .seed = 3},
+                              .variants = 2, .row_bytes = 400};
+    thaw_cache c = first;
+    const uint64_t key = thaw_cache_key(5, "fast", &c);
+#define KEY_OF(change) (c = first, change, thaw_cache_key(5, "fast", &c))
+    assert_true(key == thaw_cache_key(5, "fast", &c));
+    assert_true(key != thaw_cache_key(6, "fast", &c));
+    assert_true(key != thaw_cache_key(5, "reference", &c));
+    assert_true(key != KEY_OF(c.options.preprocess = THAW_PREPROCESS_CAFFE));
+    assert_true(key != KEY_OF(c.options.scaled = true));
+    assert_true(key != KEY_OF(c.variants = 1));
+    assert_true(key != KEY_OF(c.row_bytes = 800));
+    assert_true(key != KEY_OF(c.half = true));
+    assert_true(key == KEY_OF(c.options.seed = 4)); /* both forms are there, whichever an epoch draws */
+    assert_true(key != KEY_OF(c.options.draws = 2)); /* two draws are not the two forms */
+    const uint64_t drawn = thaw_cache_key(5, "fast", &c);
+    c.options.seed = 4;
+    assert_true(drawn != thaw_cache_key(5, "fast", &c));
+    c = first;
     d.content = swapped;
-    assert_true(key != thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &d, 1, 400));
-    d.content = changed;
-    assert_true(key != thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &d, 1, 400));
+    assert_true(key != thaw_cache_key(5, "fast", &c));
+    d.content = altered;
+    assert_true(key != thaw_cache_key(5, "fast", &c));
     d.content = content;
     d.n = 2;
-    assert_true(key != thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &d, 1, 400));
+    assert_true(key != thaw_cache_key(5, "fast", &c));
     d.n = 3;
     d.root = "elsewhere"; /* where files lie and what they are labelled does not count */
     d.labels = (int32_t[]){1, 0, 1};
-    assert_true(key == thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &d, 1, 400));
-    key = thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &arrays, 1, 400);
+    assert_true(key == thaw_cache_key(5, "fast", &c));
+    c.dataset = &arrays;
+    const uint64_t of_arrays = thaw_cache_key(5, "fast", &c);
     arrays.rows = other_rows;
-    assert_true(key != thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &arrays, 1, 400));
+    assert_true(of_arrays != thaw_cache_key(5, "fast", &c));
     arrays.rows = rows;
     arrays.x_file = "b.h5";
-    assert_true(key != thaw_cache_key(5, "fast", THAW_PREPROCESS_TF, &arrays, 1, 400));
+    assert_true(of_arrays != thaw_cache_key(5, "fast", &c));
+#undef KEY_OF
 }
 
 static void test_pays(void **state) {
