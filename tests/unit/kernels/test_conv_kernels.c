@@ -465,7 +465,8 @@ int main(void) {
         cmocka_unit_test(test_fast_equals_reference),  cmocka_unit_test(test_threads_never_change_bits),
         cmocka_unit_test(test_batch_never_changes_bits), cmocka_unit_test(test_reference_gradients),
         cmocka_unit_test(test_output_is_overwritten),  cmocka_unit_test(test_nan_stays),
-        cmocka_unit_test(test_summand),                cmocka_unit_test(test_large_results),          cmocka_unit_test(test_relu_gradient),
+        cmocka_unit_test(test_summand),                cmocka_unit_test(test_large_results),
+        cmocka_unit_test(test_relu_gradient),
     };
     thaw_kernels_init();
     thaw_threads_set(2);
