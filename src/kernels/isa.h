@@ -13,7 +13,8 @@ enum {
     THAW_PANEL = 32,  /* most columns of a panel */
     THAW_DEPTH = 128, /* rows of a panel that stay in the first-level cache */
     THAW_TILE = 6,    /* F(4x4,3x3): input tiles of 6x6, output tiles of 4x4 */
-    THAW_POINTS = 36
+    THAW_POINTS = 36,
+    THAW_PROBE_FLOATS = 26 * 16
 };
 
 /* STREAM: past the caches, to memory at multiples of 64 bytes; for results larger than a cache. */
@@ -21,6 +22,10 @@ typedef enum thaw_store { THAW_STORE_SET, THAW_STORE_ADD, THAW_STORE_STREAM } th
 
 typedef struct thaw_isa {
     const char *name;
+    int lanes; /* floats of a vector */
+    /* Multiply-adds alone, to measure what the core can do: x = x*a + b for vectors x behind a and b in
+     * values(THAW_PROBE_FLOATS). Returns the FLOP. */
+    int64_t (*probe)(int64_t rounds, float *values);
     /* c(m,w) = start(w) + a(m,k) b(k,w), rows of a and c `lda`, `ldc` apart; start NULL: added to c. relu: c = max(c, 0) at
      * the end. stream: c, at multiples of 64 bytes, need not stay in a cache (done only where it is written once). */
     void (*multiply)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b, const float *start,
@@ -52,6 +57,7 @@ typedef struct thaw_isa {
 /* The functions of one instruction set, each thaw_<field>_<isa>. */
 #define THAW_ISA_DECLARE(isa) THAW_ISA_DECLARE_(isa)
 #define THAW_ISA_DECLARE_(isa)                                                                                         \
+    int64_t thaw_probe_##isa(int64_t rounds, float *values);                                                           \
     void thaw_multiply_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,             \
                              const float *start, bool relu, bool stream, float *c, int64_t ldc);                       \
     void thaw_multiply_transposed_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,  \
