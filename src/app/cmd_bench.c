@@ -312,7 +312,7 @@ static thaw_status print_json(const thaw_bench *bench, const subject *s, const s
 
 static void put_timing(thaw_buffer *text, const char *name, const thaw_bench *bench, const thaw_timing *t, double gflop) {
     const double gflops = gflop * images_per_second(bench, t->median);
-    thaw_buffer_printf(text, "%-8s %9.2f images/s  %10.2f ms (%.2f to %.2f)  %.2f GFLOP an image, %.1f GFLOP/s, %.0f %% of peak\n",
+    thaw_buffer_printf(text, "%-8s %9.2f images/s  %9.2f ms (%.2f to %.2f)  %.2f GFLOP an image, %.0f GFLOP/s, %.0f %% of peak\n",
                        name, images_per_second(bench, t->median), 1e3 * t->median, 1e3 * t->least, 1e3 * t->most, gflop, gflops,
                        1e11 * gflops / bench->peak_all);
 }
@@ -322,16 +322,24 @@ static void put_check(thaw_buffer *text, const thaw_bench *bench) {
     if (!c->shapes)
         thaw_buffer_printf(text, "check    none: the reference kernels are in force\n");
     else
-        thaw_buffer_printf(text, "check    %d shapes against the reference, relative L2 error at most %.1e forward, %.1e and %.1e "
+        thaw_buffer_printf(text, "check    %d shapes against the reference: relative L2 error to %.1e forward, %.1e and %.1e "
                                  "gradients\n", c->shapes, c->error[THAW_FORWARD], c->error[THAW_BACKWARD_DATA],
                            c->error[THAW_BACKWARD_WEIGHTS]);
 }
 
 /* "97.3", or nothing where no multiply-adds are counted. */
-static const char *percent(thaw_words *words, double share) {
+static const char *number_words(thaw_words *words, double value) {
     words->text[0] = 0;
-    if (share > 0.0)
-        snprintf(words->text, sizeof words->text, "%.1f", 100.0 * share);
+    if (value > 0.0)
+        snprintf(words->text, sizeof words->text, "%.1f", value);
+    return words->text;
+}
+
+/* "Conv2D winograd" */
+static const char *kind_words(thaw_words *words, const thaw_bench *bench, const subject *s, int i) {
+    const char *algorithm = bench->costs[i].algorithm[THAW_FORWARD];
+    snprintf(words->text, sizeof words->text, "%s%s%s", thaw_layer_class(s->model->layers[i].kind), algorithm ? " " : "",
+             algorithm ? algorithm : "");
     return words->text;
 }
 
@@ -341,33 +349,32 @@ static bool is_shown(const thaw_bench *bench, const subject *s, int i) {
 
 /* One line a layer, but for those that are fused into the one before or only rename. */
 static void put_layers(thaw_buffer *text, const thaw_bench *bench, const subject *s) {
-    enum { MOST_WIDTH = 26 }; /* of a name, so that a line has at most 120 columns */
+    enum { MOST_WIDTH = 27 }; /* of a name, so that a line has at most 120 columns */
     const double all = forward_seconds(bench, s);
-    int width = 5, classes = 5;
+    thaw_words kind, a, b, c;
+    int width = 5, kinds = 5;
     for (int i = 0; i < s->model->n_layers; i++) {
-        const int name = (int)strlen(s->model->layers[i].name), class = (int)strlen(thaw_layer_class(s->model->layers[i].kind));
+        const int name = (int)strlen(s->model->layers[i].name), length = (int)strlen(kind_words(&kind, bench, s, i));
         width = is_shown(bench, s, i) && name > width ? name : width;
-        classes = is_shown(bench, s, i) && class > classes ? class : classes;
+        kinds = is_shown(bench, s, i) && length > kinds ? length : kinds;
     }
     width = width < MOST_WIDTH ? width : MOST_WIDTH;
-    thaw_buffer_printf(text, "\n%-*s %-*s %-9s %7s %8s %5s %7s %6s %6s %8s %8s %6s\n", width, "layer", classes, "class", "algorithm",
-                       "GFLOP", "ms", "%", "GFLOP/s", "peak %", "MB", "step fwd", "step bwd", "peak %");
+    thaw_buffer_printf(text, "\n%-*s %-*s %7s %8s %5s %7s %6s %7s %8s %8s %6s\n", width, "layer", kinds, "class", "GFLOP", "ms",
+                       "%", "GFLOP/s", "peak %", "MB", "step fwd", "step bwd", "peak %");
     for (int i = 0; i < s->model->n_layers; i++) {
         if (!is_shown(bench, s, i))
             continue;
-        const thaw_layer_cost *cost = &bench->costs[i];
-        const char *name = s->model->layers[i].name, *algorithm = cost->algorithm[THAW_FORWARD];
+        const char *name = s->model->layers[i].name;
         const int length = (int)strlen(name);
         const double forward = i < s->n_given ? bench->layer_forward[i] : 0.0;
         const rate ahead = rate_of(bench, s->layer_gflop[i], layer_seconds(bench, s, i));
         const rate back = rate_of(bench, backward_gflop(bench, s, i), bench->layer_backward[i]);
-        thaw_words a, b;
-        thaw_buffer_printf(text, "%-*s %-*s %-9s %7.3f %8.2f %5.1f %7.1f %6s %6.1f %8.2f %8.2f %6s\n", width,
-                           length > width ? name + length - width : name, classes,
-                           thaw_layer_class(s->model->layers[i].kind), algorithm ? algorithm : "", s->layer_gflop[i],
-                           1e3 * forward, all > 0.0 ? 100.0 * forward / all : 0.0, ahead.gflops, percent(&a, ahead.share),
-                           1e-6 * cost->bytes, 1e3 * bench->layer_step[i], 1e3 * bench->layer_backward[i],
-                           percent(&b, back.share));
+        thaw_buffer_printf(text, "%-*s %-*s %7.3f %8.2f %5.1f %7s %6s %7.1f %8.2f %8.2f %6s\n", width,
+                           length > width ? name + length - width : name, kinds, kind_words(&kind, bench, s, i),
+                           s->layer_gflop[i], 1e3 * forward, all > 0.0 ? 100.0 * forward / all : 0.0,
+                           number_words(&a, ahead.gflops), number_words(&b, 100.0 * ahead.share),
+                           1e-6 * bench->costs[i].bytes, 1e3 * bench->layer_step[i], 1e3 * bench->layer_backward[i],
+                           number_words(&c, 100.0 * back.share));
     }
     thaw_buffer_printf(text, "\nms, step fwd, step bwd: milliseconds of a batch. MB: inputs, output and weights of the inference "
                              "pass.\npeak %%: of multiply-adds alone on these threads, counted as direct products; Winograd "
