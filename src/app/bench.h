@@ -53,6 +53,16 @@ typedef struct thaw_bench {
     thaw_layer_cost *costs; /* one a layer of the step's model */
 } thaw_bench;
 
+/* What is behind the figures: the network of the steps and how it was cut by the freeze spec. */
+typedef struct thaw_bench_subject {
+    thaw_model *model; /* of the steps */
+    thaw_plan *plan;
+    bool *trainable;
+    int n_given;         /* layers of the network as given; the rest is the head that was added */
+    double *layer_gflop; /* forward, per image */
+    char *frozen;
+} thaw_bench_subject;
+
 /* bench.c */
 /* Inference of `model` on random images. Collective. */
 thaw_status thaw_bench_forward(thaw_bench *bench, thaw_model *model);
@@ -86,4 +96,10 @@ typedef struct thaw_bench_input {
  * training takes. Collective. Errors: those of the data. */
 thaw_status thaw_bench_read(thaw_bench_input *out, const thaw_bench *bench, const thaw_model *model, const char *data,
                             const char *preprocess, int threads);
+
+/* bench_report.c */
+/* On rank 0, to standard output. */
+thaw_status thaw_bench_print(const thaw_bench *bench, const thaw_bench_subject *s, bool json);
+thaw_status thaw_bench_print_input(const thaw_bench *bench, const thaw_model *model, const thaw_bench_input *in,
+                                   const char *data, bool json);
 #endif

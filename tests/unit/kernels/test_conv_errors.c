@@ -255,8 +255,8 @@ static found measure_shape(const one_shape *of) {
             measure(s, x, dy, kernel, &truth, errors);
             for (int d = 0; d < DIRECTIONS; d++)
                 if (!(errors[d] <= LIMITS[d]))
-                    fail_msg("%s, %lldx%lld, %lld to %lld channels, %lldx%lld: %s by %s with %s: error %g, at most %g", of->network,
-                             (long long)s->h, (long long)s->w, (long long)s->cin, (long long)s->cout, (long long)s->kh,
+                    fail_msg("%s, %lldx%lld, %lld to %lld channels, %lldx%lld: %s by %s with %s: error %g, at most %g",
+                             of->network, (long long)s->h, (long long)s->w, (long long)s->cin, (long long)s->cout, (long long)s->kh,
                              (long long)s->kw, DIRECTION_NAMES[d], ALGORITHM[a].name, ISA_NAMES[isa], errors[d], LIMITS[d]);
         }
     for (int d = 0; d < DIRECTIONS; d++)
@@ -293,19 +293,20 @@ static void write_table(const found *all) {
                     worst.error[a][isa][d] = fmax(worst.error[a][isa][d], all[i].error[a][isa][d]);
             }
     fprintf(to, "# Measured errors of convolutions\n\n"
-                "Written by `build/tests/test_conv_errors --table src/kernels/ERRORS.md`. Relative L2 error against sums in double,\n"
-                "times 1e-7, on one image of every distinct shape of VGG16, ResNet50 and InceptionV3: activations behind a relu,\n"
-                "weights by He, gradients of which half are zero. Three numbers: avx512 / avx2 / portable; OpenBLAS chooses by itself\n"
-                "(%s here). The same program without `--table` is a test: it holds these shapes on small maps below\n"
-                "%.0e forward and %.0e for gradients.\n\n## Largest of all shapes\n\n", thaw_kernels_blas(), LIMITS[FORWARD],
-            LIMITS[DATA]);
+                "Written by `build/tests/test_conv_errors --table src/kernels/ERRORS.md`. Relative L2 error against sums in\n"
+                "double, times 1e-7, on one image of every distinct shape of VGG16, ResNet50 and InceptionV3: activations\n"
+                "behind a relu, weights by He, gradients of which half are zero. Three numbers: avx512 / avx2 / portable;\n"
+                "OpenBLAS chooses by itself (%s here). The same program without `--table` is a test: it holds\n"
+                "these shapes on small maps below %.0e forward and %.0e for gradients.\n\n"
+                "## Largest of all shapes\n\n", thaw_kernels_blas(), LIMITS[FORWARD], LIMITS[DATA]);
     put_head(to, "|");
     fprintf(to, "|---|---|---|---|\n");
     for (int a = 0; a < ALGORITHMS; a++) {
         fprintf(to, "| %s", ALGORITHM[a].name);
         put_errors(to, &worst, a);
     }
-    fprintf(to, "\n## By shape\n\nInput, channels in and out, kernel, stride (1 if not given). `auto` takes the algorithm marked *.\n\n");
+    fprintf(to, "\n## By shape\n\nInput, channels in and out, kernel, stride (1 if not given). `auto` takes the algorithm marked *\n"
+                "forward.\n\n");
     put_head(to, "| network | shape |");
     fprintf(to, "|---|---|---|---|---|---|\n");
     thaw_conv_mode_set(THAW_CONV_AUTO);
