@@ -363,7 +363,8 @@ static thaw_status print_input(const thaw_bench *bench, const thaw_model *model,
                        scene->machine);
     put_scene(&text, scene);
     thaw_buffer_printf(&text,
-                       "%d rank%s x %d decoding thread%s, %lld images a batch, %lld of %lld images a pass, median of %lld\n", ranks, ranks == 1 ? "" : "s", in->threads, in->threads == 1 ? "" : "s", (long long)in->batch,
+                       "%d rank%s x %d decoding thread%s, %lld images a batch, %lld of %lld images a pass, median of %lld\n",
+                       ranks, ranks == 1 ? "" : "s", in->threads, in->threads == 1 ? "" : "s", (long long)in->batch,
                        (long long)in->images, (long long)in->samples, (long long)bench->repeat);
     thaw_buffer_printf(&text, "input    %9.1f images/s (%.1f to %.1f)\n", images / t->median, images / t->most,
                        images / t->least);

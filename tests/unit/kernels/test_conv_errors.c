@@ -256,8 +256,9 @@ static found measure_shape(const one_shape *of) {
             for (int d = 0; d < DIRECTIONS; d++)
                 if (!(errors[d] <= LIMITS[d]))
                     fail_msg("%s, %lldx%lld, %lld to %lld channels, %lldx%lld: %s by %s with %s: error %g, at most %g",
-                             of->network, (long long)s->h, (long long)s->w, (long long)s->cin, (long long)s->cout, (long long)s->kh,
-                             (long long)s->kw, DIRECTION_NAMES[d], ALGORITHM[a].name, ISA_NAMES[isa], errors[d], LIMITS[d]);
+                             of->network, (long long)s->h, (long long)s->w, (long long)s->cin, (long long)s->cout,
+                             (long long)s->kh, (long long)s->kw, DIRECTION_NAMES[d], ALGORITHM[a].name, ISA_NAMES[isa],
+                             errors[d], LIMITS[d]);
         }
     for (int d = 0; d < DIRECTIONS; d++)
         thaw_free(truth.sum[d]);
@@ -305,8 +306,8 @@ static void write_table(const found *all) {
         fprintf(to, "| %s", ALGORITHM[a].name);
         put_errors(to, &worst, a);
     }
-    fprintf(to, "\n## By shape\n\nInput, channels in and out, kernel, stride (1 if not given). `auto` takes the algorithm marked *\n"
-                "forward.\n\n");
+    fprintf(to, "\n## By shape\n\n"
+                "Input, channels in and out, kernel, stride (1 if not given). Forward, `auto` takes the algorithm marked *.\n\n");
     put_head(to, "| network | shape |");
     fprintf(to, "|---|---|---|---|---|---|\n");
     thaw_conv_mode_set(THAW_CONV_AUTO);
