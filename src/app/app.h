@@ -40,6 +40,9 @@ thaw_status thaw_app_job(thaw_job **out, thaw_app *app, const thaw_arguments *gi
 thaw_status thaw_app_builtin(thaw_builtin_options *out, const thaw_arguments *given, const char *model);
 /* MODEL with its weights: --weights, else a file's own, or imagenet for a built-in name. Collective. */
 thaw_status thaw_app_model(thaw_model **out, thaw_app *app, const thaw_arguments *given, const char *name);
+/* --conv: from here on this algorithm of convolutions, whatever THAW_CONV says. Before anything asks for kernels. Errors:
+ * THAW_USAGE. */
+thaw_status thaw_app_convolution(const thaw_arguments *given);
 /* --freeze options (`otherwise` if there is none; NULL: the stored flags) as one flag a layer. [out] trainable: thaw_free. */
 thaw_status thaw_app_freeze(bool **trainable, const thaw_arguments *given, const thaw_model *model, const char *otherwise);
 
@@ -49,6 +52,8 @@ thaw_status thaw_app_freeze(bool **trainable, const thaw_arguments *given, const
     {"weights", "WEIGHTS", false, "imagenet, none (random) or a file (default: a file's own; imagenet for a name)"}
 #define THAW_OPTION_PREPROCESS                                                                                     \
     {"preprocess", "P", false, "auto, caffe, tf, torch, rescale or none, as data.preprocess of a job (default: auto)"}
+#define THAW_OPTION_CONV                                                                                            \
+    {"conv", "ALGORITHM", false, "convolutions by auto, direct, winograd or blas (default: THAW_CONV, else auto)"}
 #define THAW_OPTION_JSON {"json", NULL, false, "print one JSON object"}
 #define THAW_OPTION_FREEZE                                                                                          \
     {"freeze", "SPEC", true, "freeze as in a job: before:NAME, \"[:-5]\", NAME, glob:P, class:C, all, ... (in order)"}

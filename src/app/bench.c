@@ -56,7 +56,7 @@ static double median(double *values, int64_t n) {
     return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
 }
 
-static thaw_timing timing(double *seconds, int64_t n) {
+thaw_timing thaw_timing_of(double *seconds, int64_t n) {
     const double middle = median(seconds, n);
     return (thaw_timing){middle, seconds[0], seconds[n - 1]};
 }
@@ -73,11 +73,10 @@ thaw_status thaw_bench_fits(const thaw_app *app, const thaw_plan *plan) {
     return THAW_OK;
 }
 
-/* Uniform in [-1, 1): NULL without memory. */
-static float *random_values(int64_t count, int rank) {
+float *thaw_bench_values(int64_t count, int stream) {
     float *values = thaw_calloc((size_t)count, sizeof *values);
     for (int64_t i = 0; values && i < count; i += 4) {
-        const thaw_draw draw = thaw_philox((uint64_t)rank, THAW_DRAW_AUGMENT, 0, (uint64_t)i / 4, 0);
+        const thaw_draw draw = thaw_philox((uint64_t)stream, THAW_DRAW_AUGMENT, 0, (uint64_t)i / 4, 0);
         for (int64_t k = i; k < i + 4 && k < count; k++)
             values[k] = 2.0f * thaw_uniform(draw.word[k - i]) - 1.0f;
     }
@@ -88,6 +87,46 @@ static bool make_layers(double **seconds, const thaw_model *model) {
     thaw_free(*seconds);
     *seconds = thaw_calloc((size_t)model->n_layers, sizeof **seconds);
     return *seconds != NULL;
+}
+
+static double value_bytes(const thaw_tape *tape, int value, int64_t images) {
+    return (double)sizeof(float) * (double)(tape->values[value].count * images);
+}
+
+/* Costs of the layers that have none yet, from the operations of a tape; what a training tape computes backward. */
+static void add_costs(thaw_bench *bench, const thaw_model *model, const thaw_tape *tape) {
+    for (int i = 0; tape && i < tape->n_ops; i++) {
+        const thaw_op *op = &tape->ops[i];
+        const thaw_layer *layer = &model->layers[op->layer];
+        thaw_layer_cost *cost = &bench->costs[op->layer];
+        cost->wants[THAW_BACKWARD_DATA] = tape->training && op->wants_dx;
+        cost->wants[THAW_BACKWARD_WEIGHTS] = tape->training && op->wants_dw;
+        if (cost->settled)
+            continue;
+        for (int k = 0; k < op->n_in; k++)
+            cost->bytes += value_bytes(tape, op->in[k], bench->batch);
+        cost->bytes += value_bytes(tape, op->out, bench->batch);
+        for (int t = 0; op->pack < 0 && t < layer->n_tensors; t++)
+            cost->bytes += (double)(layer->tensors[t].count * sizeof(float));
+        if (op->pack >= 0)
+            cost->bytes += (double)(tape->packs[op->pack].count * sizeof(float));
+        for (int d = 0; d < 3; d++)
+            if (op->kind == THAW_OP_CONV)
+                cost->algorithm[d] = thaw_conv_algorithm(&op->window, (thaw_direction)d);
+            else if (op->kind == THAW_OP_DENSE)
+                cost->algorithm[d] = thaw_dense_algorithm((thaw_direction)d);
+    }
+    for (int i = 0; i < bench->n_costs; i++)
+        bench->costs[i].settled = bench->costs[i].bytes > 0.0;
+}
+
+static bool grow_costs(thaw_bench *bench, const thaw_model *model) {
+    thaw_layer_cost *costs = thaw_realloc(bench->costs, (size_t)model->n_layers * sizeof *costs);
+    if (costs) {
+        bench->costs = costs;
+        bench->n_costs = model->n_layers;
+    }
+    return costs != NULL;
 }
 
 /* Adds to each layer the median over repetitions of its operations' seconds. all (repeat, n): marks of all runs, the start
@@ -124,16 +163,18 @@ thaw_status thaw_bench_forward(thaw_bench *bench, thaw_model *model) {
         status = thaw_engine_create(&engine, plan, model, &hooks, NULL, NULL);
     const int n = plan ? plan->tape_prefix->n_ops : 0;
     if (status == THAW_OK) {
-        x = random_values(bench->batch * thaw_shape_count(&model->nodes[model->input].shape), thaw_comm_rank(comm));
+        x = thaw_bench_values(bench->batch * thaw_shape_count(&model->nodes[model->input].shape), thaw_comm_rank(comm));
         marks = thaw_calloc((size_t)repeat * (size_t)n + 1, sizeof *marks);
         seconds = thaw_calloc((size_t)repeat, sizeof *seconds);
         starts = thaw_calloc((size_t)repeat, sizeof *starts);
         room = thaw_calloc((size_t)repeat, sizeof *room);
-        if (!x || !marks || !seconds || !starts || !room || !make_layers(&bench->layer_forward, model))
+        if (!x || !marks || !seconds || !starts || !room || !make_layers(&bench->layer_forward, model) ||
+            !grow_costs(bench, model))
             status = no_memory();
     }
     THAW_GOTO(thaw_comm_agree(comm, status));
     bench->has_layers = true;
+    add_costs(bench, model, plan->tape_prefix);
     for (int64_t run = -1; run < repeat; run++) { /* the first touches all memory and is not counted */
         const int64_t at = run < 0 ? 0 : run;
         record = (recorder){.comm = comm, .marks = marks + at * n, .room = n};
@@ -147,7 +188,7 @@ thaw_status thaw_bench_forward(thaw_bench *bench, thaw_model *model) {
     if (bench->has_layers)
         add_layers(bench->layer_forward, marks, starts, repeat, n, 0, plan->tape_prefix, false, room);
     THAW_GOTO(thaw_comm_max(comm, seconds, (size_t)repeat));
-    bench->forward = timing(seconds, repeat);
+    bench->forward = thaw_timing_of(seconds, repeat);
 out:
     thaw_engine_free(engine);
     thaw_plan_free(plan);
@@ -203,8 +244,8 @@ static thaw_status make_steps(steps *s) {
     s->n_forward = plan->tape_train->n_ops;
     for (int i = 0; i < s->n_forward; i++)
         s->n_backward += plan->tape_train->ops[i].wants_dw || plan->tape_train->ops[i].wants_dx;
-    s->x = random_values(s->bench->batch * thaw_shape_count(&s->model->nodes[s->model->input].shape), rank);
-    s->y = random_values(s->bench->batch * plan->outputs, rank + 1);
+    s->x = thaw_bench_values(s->bench->batch * thaw_shape_count(&s->model->nodes[s->model->input].shape), rank);
+    s->y = thaw_bench_values(s->bench->batch * plan->outputs, rank + 1);
     s->samples = thaw_calloc((size_t)s->bench->batch, sizeof *s->samples);
     s->segments = thaw_calloc((size_t)plan->n_tensors, sizeof *s->segments);
     s->marks = thaw_calloc(repeat * (size_t)(s->n_prefix + s->n_forward + s->n_backward), sizeof *s->marks);
@@ -215,7 +256,8 @@ static thaw_status make_steps(steps *s) {
         ok = (s->starts[i] = thaw_calloc(repeat, sizeof **s->starts)) != NULL && ok;
     for (int i = 0; i < 6; i++)
         ok = (s->phases[i] = thaw_calloc(repeat, sizeof **s->phases)) != NULL && ok;
-    if (!ok || !make_layers(&s->bench->layer_step, s->model) || !make_layers(&s->bench->layer_backward, s->model))
+    if (!ok || !make_layers(&s->bench->layer_step, s->model) || !make_layers(&s->bench->layer_backward, s->model) ||
+        !grow_costs(s->bench, s->model))
         return no_memory();
     for (int64_t i = 0; i < s->bench->batch; i++)
         s->samples[i] = i;
@@ -272,10 +314,12 @@ static void settle_steps(steps *s) {
         add_layers(bench->layer_backward, s->marks, s->starts[2], repeat, n, s->n_prefix + s->n_forward, train, true,
                    s->room);
     }
+    add_costs(bench, s->model, s->plan->tape_prefix);
+    add_costs(bench, s->model, train);
     double *phase = &bench->phases.prefix;
     for (int i = 0; i < 6; i++)
         phase[i] = median(s->phases[i], repeat);
-    bench->step = timing(s->seconds, repeat);
+    bench->step = thaw_timing_of(s->seconds, repeat);
 }
 
 thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {
@@ -316,7 +360,19 @@ out:
     return status;
 }
 
+thaw_status thaw_bench_peak(thaw_bench *bench) {
+    thaw_comm_barrier(bench->app->comm);
+    const double mine = thaw_kernels_peak(0.2);
+    double all = mine;
+    THAW_TRY(thaw_comm_sum(bench->app->comm, &all, 1));
+    bench->peak = mine > bench->peak ? mine : bench->peak;
+    bench->peak_all = all > bench->peak_all ? all : bench->peak_all;
+    return THAW_OK;
+}
+
 void thaw_bench_free(thaw_bench *bench) {
+    thaw_free(bench->costs);
+    bench->costs = NULL;
     thaw_free(bench->layer_forward);
     thaw_free(bench->layer_step);
     thaw_free(bench->layer_backward);

@@ -27,6 +27,7 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     int64_t batch = 32;
     thaw_model *model = NULL;
     thaw_evaluation found = {0};
+    THAW_TRY(thaw_app_convolution(given));
     THAW_TRY(thaw_arguments_int(&batch, given, "batch", 1, 1 << 20));
     THAW_TRY(thaw_app_threads(app, 0, true));
     THAW_TRY(thaw_app_model(&model, app, given, given->positional[0]));
@@ -42,6 +43,7 @@ static const thaw_option options[] = {
     THAW_OPTION_WEIGHTS,
     THAW_OPTION_NO_TOP,
     THAW_OPTION_INPUT_SHAPE,
+    THAW_OPTION_CONV,
     THAW_OPTION_JSON,
 };
 const thaw_command thaw_command_evaluate = {

@@ -8,6 +8,7 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     const char *output = thaw_arguments_value(given, "output", NULL);
     if (!output)
         return thaw_fail(THAW_USAGE, "predict: --output is missing: name a .csv, .jsonl or .h5 file for the results");
+    THAW_TRY(thaw_app_convolution(given));
     THAW_TRY(thaw_arguments_int(&batch, given, "batch", 1, 1 << 20));
     THAW_TRY(thaw_app_threads(app, 0, true));
     THAW_TRY(thaw_app_model(&model, app, given, given->positional[0]));
@@ -26,6 +27,7 @@ static const thaw_option options[] = {
     THAW_OPTION_WEIGHTS,
     THAW_OPTION_NO_TOP,
     THAW_OPTION_INPUT_SHAPE,
+    THAW_OPTION_CONV,
 };
 const thaw_command thaw_command_predict = {
     .name = "predict",

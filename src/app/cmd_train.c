@@ -7,6 +7,7 @@ static void print_result(const char *text, void *payload) { thaw_app_print(paylo
 static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     thaw_job *job = NULL;
     thaw_app_catch_stop(app);
+    THAW_TRY(thaw_app_convolution(given));
     THAW_TRY(thaw_app_job(&job, app, given));
     thaw_train_options options = {
         .resume = thaw_arguments_value(given, "resume", "auto"),
@@ -24,6 +25,7 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
 static const thaw_option options[] = {
     {"set", "KEY=VALUE", true, "set a key of the job, e.g. training.batch_size=16, stages.0.epochs=3"},
     {"resume", "auto|never|PATH", false, "go on where the run folder stands (default), start over, or from a checkpoint"},
+    THAW_OPTION_CONV,
 };
 const thaw_command thaw_command_train = {
     .name = "train",

@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "graph/freeze.h"
+#include "kernels/kernels.h"
 #include "thaw/train.h"
 
 /* A job file is written by hand: more than this is a mistake. */
@@ -62,6 +63,19 @@ thaw_status thaw_app_model(thaw_model **out, thaw_app *app, const thaw_arguments
         return thaw_fail(THAW_USAGE, "%s: --weights imagenet is for built-in networks (%s), and %s is none; leave it out for "
                                      "the file's own weights", given->command->name, thaw_builtin_names(), name);
     return thaw_named_model(out, app->comm, name, &options, weights ? weights : "imagenet");
+}
+
+thaw_status thaw_app_convolution(const thaw_arguments *given) {
+    const char *name = thaw_arguments_value(given, "conv", NULL);
+    if (!name)
+        return THAW_OK;
+    if (!thaw_kernels_choose_convolution(name))
+        return thaw_fail(THAW_USAGE, "%s: --conv: expected auto, direct, winograd or blas, found '%s'", given->command->name,
+                         name);
+    if (thaw_kernels_get() == thaw_kernels_reference())
+        return thaw_fail(THAW_USAGE, "%s: --conv %s chooses among the fast kernels, and THAW_KERNELS=reference is in the "
+                                     "environment; leave one of them out", given->command->name, name);
+    return THAW_OK;
 }
 
 thaw_status thaw_app_freeze(bool **trainable, const thaw_arguments *given, const thaw_model *model, const char *otherwise) {

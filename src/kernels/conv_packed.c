@@ -37,6 +37,15 @@ void thaw_conv_mode_set(thaw_conv_mode wish) {
     mode = wish;
 }
 
+bool thaw_kernels_choose_convolution(const char *name) {
+    for (int i = 0; i < 4; i++)
+        if (strcmp(name, NAMES[i]) == 0) {
+            thaw_conv_mode_set((thaw_conv_mode)i);
+            return true;
+        }
+    return false;
+}
+
 const char *thaw_conv_mode_name(void) { return NAMES[thaw_conv_mode_get()]; }
 
 /* Enough channels to pay for the transforms, and at least 1.5 times fewer products. */
@@ -115,6 +124,19 @@ size_t thaw_packed_scratch(const thaw_window *s, int64_t n) {
             most = sizes[i] > most ? sizes[i] : most;
     }
     return most;
+}
+
+const char *thaw_conv_algorithm(const thaw_window *s, thaw_direction direction) {
+    if (thaw_kernels_get() == thaw_kernels_reference())
+        return "reference";
+    if (thaw_conv_mode_get() == THAW_CONV_BLAS)
+        return NAMES[THAW_CONV_BLAS];
+    bool winograd = direction == THAW_FORWARD         ? takes_winograd(s)
+                    : direction == THAW_BACKWARD_DATA ? turned_takes_winograd(s)
+                                                      : weights_take_winograd(s);
+    if (winograd)
+        return NAMES[THAW_CONV_WINOGRAD];
+    return s->kh * s->kw * s->sh * s->sw == 1 ? "1x1" : NAMES[THAW_CONV_DIRECT];
 }
 
 void thaw_fast_conv_packed(thaw_kernels *table) {

@@ -142,3 +142,9 @@ void thaw_fast_dense(thaw_kernels *table) {
     table->dense_backward_data = dense_backward_data;
     table->dense_backward_weights = dense_backward_weights;
 }
+
+const char *thaw_dense_algorithm(thaw_direction direction) {
+    if (thaw_kernels_get() == thaw_kernels_reference())
+        return "reference";
+    return direction == THAW_FORWARD ? "direct" : "blas";
+}

@@ -7,9 +7,11 @@
 
 #include "base/log.h"
 
-#define TABLE(isa)                                                                                                     \
+#define TABLE(isa, width)                                                                                              \
     THAW_ISA_DECLARE(isa);                                                                                             \
     static const thaw_isa isa##_table = {#isa,                                                                         \
+                                         width,                                                                        \
+                                         thaw_probe_##isa,                                                             \
                                          thaw_multiply_##isa,                                                          \
                                          thaw_multiply_transposed_##isa,                                               \
                                          thaw_winograd_input_##isa,                                                    \
@@ -21,10 +23,10 @@
                                          thaw_window_maximum_##isa,                                                     \
                                          thaw_relu_gradient_##isa,                                                     \
                                          thaw_fence_##isa}
-TABLE(portable);
+TABLE(portable, 4);
 #ifdef THAW_ISA_X86
-TABLE(avx2);
-TABLE(avx512);
+TABLE(avx2, 8);
+TABLE(avx512, 16);
 #endif
 
 static const thaw_isa *in_force;

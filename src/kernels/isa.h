@@ -12,7 +12,8 @@
 enum {
     THAW_PANEL = 32,  /* most columns of a panel */
     THAW_DEPTH = 128, /* rows of a panel that stay in the first-level cache */
-    THAW_POINTS = 36  /* of F(4x4,3x3), the most of all */
+    THAW_POINTS = 36, /* of F(4x4,3x3), the most of all */
+    THAW_PROBE_FLOATS = 26 * 16
 };
 
 /* Where the matrices (tiles, channels) of Winograd's points hold a tile. With 3 taps in a direction a tile has 4 outputs there,
@@ -25,6 +26,10 @@ typedef struct thaw_tile_rows {
 
 typedef struct thaw_isa {
     const char *name;
+    int lanes; /* floats of a vector */
+    /* Multiply-adds alone, to measure what the core can do: x = x*a + b for vectors x behind a and b in
+     * values(THAW_PROBE_FLOATS). Returns the FLOP. */
+    int64_t (*probe)(int64_t rounds, float *values);
     /* c(m,w) = start(w) + a(m,k) b(k,w) + add(m,w), rows of a `lda`, of c and add `ldc` apart; start NULL: added to c; add
      * NULL: 0. relu: c = max(c, 0) at the end. stream: c, at multiples of 64 bytes, need not stay in a cache (done only where
      * it is written once). side(m,w): for partial sums; NULL: they lie in c, whose rows may fall into few sets of a cache. */
@@ -66,6 +71,7 @@ typedef struct thaw_isa {
 /* The functions of one instruction set, each thaw_<field>_<isa>. */
 #define THAW_ISA_DECLARE(isa) THAW_ISA_DECLARE_(isa)
 #define THAW_ISA_DECLARE_(isa)                                                                                         \
+    int64_t thaw_probe_##isa(int64_t rounds, float *values);                                                           \
     void thaw_multiply_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,             \
                              const float *start, const float *add, bool relu, bool stream, float *c, int64_t ldc,      \
                              float *side);                                                                             \

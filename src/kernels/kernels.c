@@ -40,6 +40,16 @@ const thaw_kernels *thaw_kernels_fast(void) {
     return &fast;
 }
 
+const char *thaw_kernels_blas(void) {
+    /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ...": the first two words. */
+    static char name[96];
+    const char *config = openblas_get_config();
+    size_t first = strcspn(config, " "), both = first + (config[first] == ' ');
+    both += strcspn(config + both, " ");
+    snprintf(name, sizeof name, "%.*s %s", (int)both, config, openblas_get_corename());
+    return name;
+}
+
 static void choose(void) {
     const char *wish = getenv("THAW_KERNELS");
     bool reference = wish && strcmp(wish, "reference") == 0;
@@ -50,12 +60,8 @@ static void choose(void) {
         snprintf(description, sizeof description, "reference (plain loops, 1 thread)");
         return;
     }
-    /* "OpenBLAS 0.3.21 NO_LAPACKE DYNAMIC_ARCH ...": the first two words. */
-    const char *config = openblas_get_config();
-    size_t first = strcspn(config, " "), both = first + (config[first] == ' ');
-    both += strcspn(config + both, " ");
-    snprintf(description, sizeof description, "fast (%s, convolution %s; %.*s %s, 1 thread a call)", thaw_isa_get()->name,
-             thaw_conv_mode_name(), (int)both, config, openblas_get_corename());
+    snprintf(description, sizeof description, "fast (%s, convolution %s; %s, 1 thread a call)", thaw_isa_get()->name,
+             thaw_conv_mode_name(), thaw_kernels_blas());
 }
 
 const thaw_kernels *thaw_kernels_get(void) {

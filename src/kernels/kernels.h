@@ -127,6 +127,18 @@ const thaw_kernels *thaw_kernels_reference(void);
 const thaw_kernels *thaw_kernels_fast(void);
 /* "fast (avx512, convolution auto; OpenBLAS 0.3.21 SkylakeX, 1 thread a call)" for the log. Static. */
 const char *thaw_kernels_describe(void);
+/* "OpenBLAS 0.3.21 SkylakeX". Static. */
+const char *thaw_kernels_blas(void);
+/* Algorithm of convolutions from now on, whatever THAW_CONV says: auto, direct, winograd or blas; false: no such name.
+ * Before the first call of thaw_kernels_get. */
+bool thaw_kernels_choose_convolution(const char *name);
+/* What the table in force does with a convolution of this window, or with a dense layer. Static. */
+typedef enum thaw_direction { THAW_FORWARD, THAW_BACKWARD_DATA, THAW_BACKWARD_WEIGHTS } thaw_direction;
+const char *thaw_conv_algorithm(const thaw_window *s, thaw_direction direction); /* direct 1x1 winograd blas reference */
+const char *thaw_dense_algorithm(thaw_direction direction);                      /* direct blas reference */
+/* Highest rate of multiply-adds in FLOP/s (2 each) that thaw_threads() threads reach together with the instruction set in
+ * force, tried for `seconds`. portable: products and sums one by one. */
+double thaw_kernels_peak(double seconds);
 /* Once at start: OpenBLAS single-threaded inside our threads. */
 void thaw_kernels_init(void);
 #endif

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""The command line itself: help, options, outputs that cannot be written, threads of ranks; evaluate, predict, bench."""
+"""The command line itself: help, options, outputs that cannot be written, threads of ranks; evaluate, predict."""
 import csv
 import json
 import os
@@ -288,63 +288,6 @@ class Figures(harness.Case):
             result = harness.run("evaluate", self.model, data, "--preprocess", "rescale", ranks=2)
             self.assertEqual(result.status, 66, str(result))
             self.assertEqual((result.out, len(result.messages)), ("", 1), str(result))
-
-
-class Bench(harness.Case):
-    def bench(self, *arguments, **options):
-        got = self.succeed("bench", "--batch", "2", "--repeat", "3", "--json", *arguments, timeout=200, **options).json
-        for part in ("forward", "step"):
-            self.assertLessEqual(got[part]["min"], got[part]["seconds"])
-            self.assertLessEqual(got[part]["seconds"], got[part]["max"])
-            self.assertGreater(got[part]["min"], 0)
-            self.assert_close(got[part]["images_per_second"] * got[part]["seconds"], 2 * got["ranks"], 1e-9)
-        self.assertGreater(len(got["machine"]), 2)
-        return got
-
-    def test_base_without_top_gets_a_head(self):
-        base = ("--model", "vgg16", "--no-top", "--input-shape", "32,32,3")
-        got = self.bench(*base, "--freeze", "all")
-        layers = got["layers"]
-        self.assertEqual(len(layers), 21)
-        self.assertEqual([row["class"] for row in layers[-2:]], ["GlobalAveragePooling2D", "Dense"])
-        self.assertEqual(got["step"]["trainable_params"], 5130)
-        self.assertEqual(got["step"]["gradient_bytes"], 4 * 5130)
-        # VGG16 at 32x32: 1/49 of 15.346 G multiply-adds at 224x224
-        self.assert_close(got["forward"]["gflop_per_image"], 0.62631, 1e-3, "gflop")
-        seconds = sum(row["forward_seconds"] for row in layers[:19])
-        self.assertGreater(seconds, 0.3 * got["forward"]["seconds"])
-        self.assertLess(seconds, 2 * got["forward"]["seconds"])
-        self.assertGreater(layers[2]["forward_seconds"], 0)
-        self.assertEqual(sum(row["step_backward_seconds"] for row in layers[:18]), 0, "a frozen layer went backward")
-        self.assertGreater(layers[20]["step_backward_seconds"], 0)
-        full = self.bench(*base)
-        self.assertEqual(full["step"]["trainable_params"], 14714688 + 5130)
-        self.assertGreater(full["layers"][1]["step_backward_seconds"], 0)
-        self.assertGreater(full["step"]["seconds"], got["step"]["seconds"])
-
-    def test_file_as_it_is_on_two_ranks(self):
-        model = small_network(self.path("norm.h5"), batch_norm=True)
-        got = self.bench("--model", model, "--freeze", "[:-1]", ranks=2)
-        self.assertEqual((got["ranks"], got["batch"], got["global_batch"]), (2, 2, 4))
-        self.assertEqual(got["layers"][-1]["name"], "predictions")
-        self.assertEqual(got["step"]["trainable_params"], 16 * 3 + 3)
-
-    def test_text(self):
-        model = small_network(self.path("small.h5"))
-        text = self.succeed("bench", "--model", model, "--batch", "1", "--repeat", "1", "--threads", "1").out
-        for word in ("images/s", "GFLOP", "block2_conv2", "backward"):
-            self.assertIn(word, text)
-
-    def test_errors(self):
-        model = small_network(self.path("small.h5"))
-        for arguments, status, words in ((["--freeze", "all"], 64, ["[:-1]"]), (["--freeze", "block9"], 64, ["block9"]),
-                                         (["--batch", "65536", "--model", "vgg16"], 69, ["--batch"])):
-            result = harness.run("bench", "--model", model, *arguments) if "--model" not in arguments else \
-                harness.run("bench", *arguments)
-            self.assertEqual(result.status, status, str(result))
-            self.assertEqual((result.out, len(result.messages)), ("", 1), str(result))
-            for word in words:
-                self.assertIn(word, result.messages[0])
 
 
 if __name__ == "__main__":

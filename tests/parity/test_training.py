@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Trains the cases of tests/parity/training with thaw and compares with what Keras got (see make_training.py).
 
-Asked are, on one process and on two ranks: loss of every epoch within 1e-4 relative, accuracy within one sample, final
-weights within 1e-4 relative (norm of the difference over norm), tensors that no stage trained bit for bit as they were.
+Asked are, on one process and on two ranks, and for some cases with every instruction set and every algorithm of
+convolution: loss of every epoch within 1e-4 relative, accuracy within one sample, final weights within 1e-4 relative (norm
+of the difference over norm), tensors that no stage trained bit for bit as they were.
 """
 import csv
 import json
@@ -24,10 +25,15 @@ SAME = {"mse": "mean_squared_error", "mae": "mean_absolute_error"}
 
 
 class Training(harness.Case):
-    def compare(self, case, ranks):
+    def compare(self, case, ranks, isa=None, conv=None):
         folder = os.path.join(HERE, "training", case)
         output = self.path("run")
-        self.succeed("train", os.path.join(folder, "job.yaml"), "--set", "output=" + output, ranks=ranks)
+        result = self.succeed("train", os.path.join(folder, "job.yaml"), "--set", "output=" + output,
+                              *(["--conv", conv] if conv else []), ranks=ranks, env={"THAW_ISA": isa} if isa else None)
+        if isa and "THAW_ISA=%s is not among" % isa in result.err:
+            self.skipTest("this processor has no " + isa)
+        kernels = harness.events(output, "start")[0]["kernels"]
+        self.assertIn("(%s, convolution %s;" % (isa or kernels[6:].split(",")[0], conv or "auto"), kernels)
         with open(os.path.join(folder, "history.csv"), newline="") as f:
             expected = list(csv.DictReader(f))
         found = harness.history(output)
@@ -64,15 +70,21 @@ class Training(harness.Case):
                     self.assertLessEqual(error, 1e-4, name)
 
 
-def add(case, ranks):
+def add(case, ranks, **kernels):
     def test(self):
-        self.compare(case, ranks)
-    setattr(Training, "test_%s_%s" % (case, "single" if not ranks else "%d_ranks" % ranks), test)
+        self.compare(case, ranks, **kernels)
+    words = list(kernels.values()) or ["single" if not ranks else "%d_ranks" % ranks]
+    setattr(Training, "_".join(["test", case] + words), test)
 
 
 for one in CASES:
     add(one, 0)
     add(one, 2)
+for one in ("vgg_sgd", "residual_moving", "branching_batch"):
+    for name in ("avx512", "avx2", "portable"):
+        add(one, 0, isa=name)
+    for name in ("direct", "winograd", "blas"):
+        add(one, 0, conv=name)
 
 if __name__ == "__main__":
     harness.main()
