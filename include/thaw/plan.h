@@ -29,6 +29,7 @@ typedef struct thaw_plan_request {
     const bool *batch_statistics; /* per layer: a trainable BatchNormalization normalises with batch statistics; NULL: none */
     int64_t max_batch;            /* images in one run of a tape on this rank, >= 1 */
     int optimizer_slots;          /* floats per trainable parameter */
+    int slices;                   /* of the global batch, whose sums are made one by one; 0, 1: none */
 } thaw_plan_request;
 
 /* A trainable tensor and its place in the flat blocks (parameters, gradients, optimizer slots). */
@@ -47,6 +48,7 @@ struct thaw_tape;
 typedef struct thaw_plan {
     const thaw_model *model;
     int64_t max_batch;
+    int slices;             /* at least 1 */
     bool *trainable;        /* per layer */
     bool *batch_statistics; /* per layer, as in force: trainable BN with batch statistics */
     bool *needs_grad;       /* per node */

@@ -2,6 +2,15 @@
 #ifndef THAW_BASE_HOOKS_H
 #define THAW_BASE_HOOKS_H
 #include <stddef.h>
+#include <stdint.h>
+
+/* The global batch in `total` slices, of which this rank has `count` from `first` on: images [start[i], start[i+1]) of its part
+ * of the batch, start[0] = 0. Sums over images are made slice by slice, then over the slices in one order, so that their bits do
+ * not depend on who has which. */
+typedef struct thaw_slices {
+    int total, first, count;
+    const int64_t *start; /* count + 1 */
+} thaw_slices;
 
 typedef struct thaw_hooks {
     void (*poll)(void *payload);                   /* called between operations: progress of the exchange */
@@ -10,5 +19,6 @@ typedef struct thaw_hooks {
      * rank without images. */
     void (*reduce_sum)(void *payload, double *values, size_t count);
     void *payload;
+    const thaw_slices *slices; /* of the step; NULL: sums are made rank by rank */
 } thaw_hooks; /* any member may be NULL: one rank */
 #endif

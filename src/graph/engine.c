@@ -309,6 +309,55 @@ static float *tensor_gradient(const thaw_engine *e, const thaw_op *op, const cha
     return NULL;
 }
 
+/* Weight gradients of images [from, from+n): kernel or gamma, bias or beta. */
+static void slice_gradient(thaw_engine *e, const thaw_op *op, int64_t from, int64_t n, float *first, float *second) {
+    const thaw_tape *tape = e->plan->tape_train;
+    const thaw_kernels *k = e->kernels;
+    const float *x = value_data(e, tape, e->suffix_arena, op->in[0]) + from * tape->values[op->in[0]].count;
+    const float *dy = gradient_data(e, tape, op->out) + from * tape->values[op->out].count;
+    if (op->kind == THAW_OP_CONV) {
+        k->conv_backward_weights(&op->window, n, x, dy, first, second, e->scratch);
+    } else if (op->kind == THAW_OP_DENSE) {
+        k->dense_backward_weights(n * op->rows, op->in_c, op->c, x, dy, first, second, e->scratch);
+    } else { /* SCALE_SHIFT: a norm by moving statistics */
+        const float *inv_std = pack_data(e, 1, op->pack) + 2 * op->c;
+        k->batch_norm_moving_backward(n * op->rows, op->c, x, layer_tensor_data(e, op->layer, "gamma"),
+                                      layer_tensor_data(e, op->layer, "moving_mean"), inv_std, dy, NULL, false, first, second,
+                                      e->scratch);
+    }
+}
+
+/* The sum of slices [lo, hi) of this rank, a power of two of them, in a binary tree. Right halves wait in the end of the
+ * scratch, one for each level. */
+static void tree_gradient(thaw_engine *e, const thaw_op *op, int lo, int hi, float *first, float *second, int level) {
+    const int64_t *start = e->hooks.slices->start;
+    if (hi - lo == 1) {
+        slice_gradient(e, op, start[lo], start[hi] - start[lo], first, second);
+        return;
+    }
+    thaw_layer *layer = &e->model->layers[op->layer];
+    const size_t at = e->plan->memory.scratch - (size_t)(level + 1) * thaw_op_gradient_bytes(e->plan, op);
+    const bool norm = op->kind == THAW_OP_SCALE_SHIFT;
+    const thaw_tensor *a = thaw_layer_tensor(layer, norm ? "gamma" : "kernel");
+    const thaw_tensor *b = thaw_layer_tensor(layer, norm ? "beta" : "bias");
+    float *other = (float *)(void *)(e->scratch + at);
+    float *other_second = other + (a ? thaw_align(a->count * sizeof *other) / sizeof *other : 0);
+    tree_gradient(e, op, lo, (lo + hi) / 2, first, second, level);
+    tree_gradient(e, op, (lo + hi) / 2, hi, first ? other : NULL, second ? other_second : NULL, level + 1);
+    if (first)
+        e->kernels->add_forward((int64_t)a->count, first, other, first);
+    if (second)
+        e->kernels->add_forward((int64_t)b->count, second, other_second, second);
+}
+
+static void weight_gradient(thaw_engine *e, const thaw_op *op, float *first, float *second) {
+    const thaw_slices *slices = e->hooks.slices;
+    if (slices && e->plan->slices > 1)
+        tree_gradient(e, op, 0, slices->count, first, second, 0);
+    else
+        slice_gradient(e, op, 0, e->n, first, second);
+}
+
 static void backward_op(thaw_engine *e, const thaw_op *op) {
     const thaw_tape *tape = e->plan->tape_train;
     const thaw_kernels *k = e->kernels;
@@ -347,13 +396,13 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
     switch (op->kind) {
     case THAW_OP_CONV:
         if (op->wants_dw)
-            k->conv_backward_weights(&op->window, n, x, dy, first, second, e->scratch);
+            weight_gradient(e, op, first, second);
         if (dx)
             conv_backward_data(e, op, n, dy, dx, add);
         break;
     case THAW_OP_DENSE:
         if (op->wants_dw)
-            k->dense_backward_weights(rows, op->in_c, c, x, dy, first, second, e->scratch);
+            weight_gradient(e, op, first, second);
         if (dx)
             k->dense_backward_data(rows, op->in_c, c, dy, layer->tensors[0].data, dx, add, e->scratch);
         break;
@@ -370,10 +419,11 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
         break;
     case THAW_OP_SCALE_SHIFT: {
         bool norm = layer->kind == THAW_LAYER_BATCH_NORMALIZATION;
-        const float *inv_std = pack + 2 * c;
-        k->batch_norm_moving_backward(rows, c, x, norm ? layer_tensor_data(e, op->layer, "gamma") : NULL,
-                                      norm ? layer_tensor_data(e, op->layer, "moving_mean") : inv_std, inv_std, dy, dx,
-                                      add, first, second, e->scratch);
+        if (op->wants_dw)
+            weight_gradient(e, op, first, second);
+        if (dx)
+            k->batch_norm_moving_backward(rows, c, x, norm ? layer_tensor_data(e, op->layer, "gamma") : NULL, NULL, pack + 2 * c,
+                                          dy, dx, add, NULL, NULL, e->scratch);
         break;
     }
     case THAW_OP_BATCH_NORM: {

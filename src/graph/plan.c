@@ -153,16 +153,14 @@ static void set_scratch(thaw_tape *tape, const thaw_plan *plan) {
         else if (op->kind == THAW_OP_DENSE)
             bytes = kernels->dense_scratch(n * op->rows, op->in_c, op->c);
         else if (op->kind == THAW_OP_SCALE_SHIFT || op->kind == THAW_OP_BATCH_NORM)
-            bytes = kernels->batch_norm_scratch(n * op->rows, op->c);
-        if (op->again) { /* gradients of one more call before they are added */
-            const thaw_layer *layer = &plan->model->layers[op->layer];
-            bytes = thaw_align(bytes);
-            for (int t = 0; t < layer->n_tensors; t++)
-                bytes += thaw_align(layer->tensors[t].count * sizeof(float));
-        }
+            bytes = kernels->batch_norm_scratch(n * op->rows, op->c, plan->slices);
+        if (op->again) /* gradients of one more call before they are added */
+            bytes = thaw_align(bytes) + thaw_op_gradient_bytes(plan, op);
         if (op->pack >= 0 && bytes < (size_t)tape->packs[op->pack].c * sizeof(double)) /* the engine folds in it */
             bytes = (size_t)tape->packs[op->pack].c * sizeof(double);
-        bytes = thaw_align(bytes); /* gradients of one more call are placed from its end */
+        bytes = thaw_align(bytes); /* gradients of one more call, or of slices, are placed from its end */
+        if (op->wants_dw && plan->slices > 1)
+            bytes += (size_t)thaw_slice_levels(plan->slices) * thaw_op_gradient_bytes(plan, op);
         if (bytes > tape->scratch_bytes)
             tape->scratch_bytes = bytes;
     }
@@ -194,6 +192,7 @@ thaw_status thaw_plan_compile(thaw_plan **out, const thaw_plan_request *request)
     }
     plan->model = model;
     plan->max_batch = request->max_batch > 0 ? request->max_batch : 1;
+    plan->slices = request->slices > 0 ? request->slices : 1;
     plan->trainable = thaw_calloc(layers, sizeof(bool));
     plan->batch_statistics = thaw_calloc(layers, sizeof(bool));
     plan->needs_grad = thaw_calloc(nodes, sizeof(bool));

@@ -556,6 +556,21 @@ unsigned thaw_op_trained(const thaw_plan *plan, const thaw_op *op) {
     return trained;
 }
 
+size_t thaw_op_gradient_bytes(const thaw_plan *plan, const thaw_op *op) {
+    const thaw_layer *layer = &plan->model->layers[op->layer];
+    size_t bytes = 0;
+    for (int t = 0; t < layer->n_tensors; t++)
+        bytes += thaw_align(layer->tensors[t].count * sizeof(float));
+    return bytes;
+}
+
+int thaw_slice_levels(int slices) {
+    int levels = 0;
+    while (1 << levels < slices)
+        levels++;
+    return levels;
+}
+
 /* Decides which gradients exist and when every block lives. */
 static void set_lifetimes(lowering *l) {
     thaw_tape *tape = l->tape;

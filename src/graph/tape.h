@@ -107,6 +107,10 @@ thaw_status thaw_tape_lower(thaw_tape **out, const thaw_plan *plan, const bool *
 void thaw_tape_free(thaw_tape *tape);
 /* Sets lifetimes' offsets and arena_bytes for `images` images: first fit by decreasing size. */
 thaw_status thaw_layout(thaw_tape *tape, int64_t images);
+/* Bytes of the gradients of one call of an operation's layer, each at a multiple of 64. */
+size_t thaw_op_gradient_bytes(const thaw_plan *plan, const thaw_op *op);
+/* Sums that wait for others in a binary tree over so many slices. */
+int thaw_slice_levels(int slices);
 /* Trained tensors of an operation: bit per tensor of its layer. */
 unsigned thaw_op_trained(const thaw_plan *plan, const thaw_op *op);
 #endif

@@ -3,15 +3,11 @@
 #include <math.h>
 
 #include "kernels/kernels_fast.h"
+#include "kernels/norm_slices.h"
 
-/* Two sums of each channel for each piece, then two sums of each channel and the count of rows. */
-static size_t batch_norm_scratch(int64_t rows, int64_t c) {
-    return (size_t)(thaw_fast_sum_pieces(rows, c) * 2 * c + 2 * c + 1) * sizeof(double);
-}
-
-static void reduce(const thaw_hooks *hooks, double *values, int64_t count) {
-    if (hooks && hooks->reduce_sum)
-        hooks->reduce_sum(hooks->payload, values, (size_t)count);
+/* Sums of each slice, two of each channel and the count of rows; of all slices; two of each channel for each piece. */
+static size_t batch_norm_scratch(int64_t rows, int64_t c, int slices) {
+    return (size_t)((slices + 1) * (2 * c + 1) + thaw_fast_sum_pieces(rows, c) * 2 * c) * sizeof(double);
 }
 
 /* sum(c) of x, around `mean` (c) squared if that is given. */
@@ -41,15 +37,24 @@ static void channel_sums(int64_t rows, int64_t c, const float *x, const double *
 static void batch_norm_forward(int64_t rows, int64_t c, float epsilon, const float *x, const float *gamma,
                                const float *beta, float *y, float *mean, float *inv_std, float *batch_var,
                                const thaw_hooks *hooks, void *scratch) {
-    double *sum = scratch, *m2 = sum + c + 1, *partial = m2 + c; /* sum(c), count; m2(c) */
-    channel_sums(rows, c, x, NULL, partial, sum);
-    sum[c] = (double)rows;
-    reduce(hooks, sum, c + 1);
+    double *sum = scratch, *m2 = sum + c + 1, *slices = m2 + c; /* sum(c), count; m2(c) around the mean of all ranks */
+    const thaw_slices cut = thaw_norm_slices(hooks);
+    double *partial = slices + cut.total * (2 * c + 1);
+    for (int i = 0; i < cut.count; i++) {
+        double *to = thaw_norm_slice(&cut, i, c + 1, slices);
+        int64_t r0 = thaw_norm_row(&cut, i, rows), r1 = thaw_norm_row(&cut, i + 1, rows);
+        channel_sums(r1 - r0, c, x + r0 * c, NULL, partial, to);
+        to[c] = (double)(r1 - r0);
+    }
+    thaw_norm_reduce(hooks, &cut, c + 1, slices, sum);
     double all = sum[c] > 0.0 ? sum[c] : 1.0;
     for (int64_t i = 0; i < c; i++)
         sum[i] /= all;
-    channel_sums(rows, c, x, sum, partial, m2);
-    reduce(hooks, m2, c);
+    for (int i = 0; i < cut.count; i++) {
+        int64_t r0 = thaw_norm_row(&cut, i, rows), r1 = thaw_norm_row(&cut, i + 1, rows);
+        channel_sums(r1 - r0, c, x + r0 * c, sum, partial, thaw_norm_slice(&cut, i, c, slices));
+    }
+    thaw_norm_reduce(hooks, &cut, c, slices, m2);
     for (int64_t i = 0; i < c; i++) {
         mean[i] = (float)sum[i];
         batch_var[i] = (float)(m2[i] / all);
@@ -98,13 +103,24 @@ static void give_sums(int64_t c, const double *sums, float *dgamma, float *dbeta
 static void batch_norm_backward(int64_t rows, int64_t c, const float *x, const float *gamma, const float *mean,
                                 const float *inv_std, const float *dy, float *dx, bool accumulate, float *dgamma,
                                 float *dbeta, const thaw_hooks *hooks, void *scratch) {
-    double *sums = scratch, *partial = sums + 2 * c + 1; /* sum(dy), sum(dy*normal), count */
-    gradient_sums(rows, c, x, mean, inv_std, dy, true, partial, sums);
-    give_sums(c, sums, dgamma, dbeta);
+    double *sums = scratch, *slices = sums + 2 * c + 1; /* sum(dy), sum(dy*normal), count */
+    const thaw_slices cut = thaw_norm_slices(hooks);
+    double *partial = slices + cut.total * (2 * c + 1);
+    for (int i = 0; i < cut.count; i++) {
+        double *to = thaw_norm_slice(&cut, i, 2 * c + 1, slices);
+        int64_t r0 = thaw_norm_row(&cut, i, rows), r1 = thaw_norm_row(&cut, i + 1, rows);
+        gradient_sums(r1 - r0, c, x + r0 * c, mean, inv_std, dy + r0 * c, true, partial, to);
+        to[2 * c] = (double)(r1 - r0);
+    }
+    if (cut.total == 1)
+        give_sums(c, slices, dgamma, dbeta);
+    if (cut.total == 1 && !dx)
+        return;
+    thaw_norm_reduce(hooks, &cut, 2 * c + 1, slices, sums);
+    if (cut.total > 1)
+        give_sums(c, thaw_norm_total(&cut, 2 * c, sums, slices), dgamma, dbeta);
     if (!dx)
         return;
-    sums[2 * c] = (double)rows;
-    reduce(hooks, sums, 2 * c + 1);
     double all = sums[2 * c] > 0.0 ? sums[2 * c] : 1.0;
     for (int64_t i = 0; i < 2 * c; i++)
         sums[i] /= all;

@@ -1,7 +1,7 @@
 /* Dense layer, fast.
  *
- * Forward, a row must have the same bits whatever rows are beside it: the inner kernels of isa.h promise that, OpenBLAS does
- * not. A block of the kernel is copied into panels, and all rows of a piece pass over it. */
+ * Forward and in the data gradient a row must have the same bits whatever rows are beside it: the inner kernels of isa.h promise
+ * that, OpenBLAS does not. A block of the kernel is copied into panels, and all rows of a piece pass over it. */
 #include <cblas.h>
 #include <omp.h>
 #include <string.h>
@@ -14,8 +14,7 @@ enum {
     AHEAD = 16,      /* rows of the kernel that are fetched before they are copied */
     LINE = 16,       /* floats added to rows of the copy of x, so that their distance is no power of two */
     GRADIENT_IN = 256, /* rows of dkernel, columns of dx in one piece */
-    GRADIENT_UNITS = 1024,
-    GRADIENT_ROWS = 256
+    GRADIENT_UNITS = 1024
 };
 
 static int64_t block_width(int64_t units) { return units >= 4096 ? 512 : units >= 1024 ? 256 : thaw_least(units, 64); }
@@ -27,7 +26,7 @@ typedef struct room {
 
 static room room_of(int64_t units) {
     room r = {.panels = BLOCK_ROWS * (THAW_DEPTH + LINE)};
-    r.side = r.panels + THAW_DEPTH * thaw_sixteens(block_width(units));
+    r.side = r.panels + THAW_DEPTH * thaw_most(thaw_sixteens(block_width(units)), THAW_PANEL);
     r.bias = r.side + BLOCK_ROWS * THAW_PANEL;
     r.all = r.bias + THAW_PANEL + LINE;
     return r;
@@ -105,16 +104,50 @@ static void dense_forward(int64_t n, int64_t in, int64_t units, const float *x, 
         thaw_kernels_fast()->activation_forward(act, n * units, units, y, y);
 }
 
+/* Rows [k0, k0+k) of the transposed kernel, of inputs [i0, i0+n), as a panel (k, width). */
+static void copy_turned(int64_t units, const float *kernel, int64_t k0, int64_t k, int64_t i0, int64_t n, int64_t width,
+                        float *to) {
+    enum { TILE = 16 };
+    for (int64_t j0 = 0; j0 < k; j0 += TILE)
+        for (int64_t i = 0; i < width; i++)
+            for (int64_t j = j0; j < thaw_least(j0 + TILE, k); j++)
+                to[j * width + i] = i < n ? kernel[(i0 + i) * units + k0 + j] : 0.0f;
+}
+
+/* dx rows [r0, r1), columns [i0, i1). */
+static void gradient_block(int64_t in, int64_t units, const float *dy, const float *kernel, int64_t r0, int64_t r1, int64_t i0,
+                           int64_t i1, bool accumulate, float *dx, float *scratch) {
+    static const float zero[THAW_PANEL];
+    const thaw_isa *isa = thaw_isa_get();
+    const room r = room_of(units);
+    const int64_t rows = r1 - r0, stride = THAW_DEPTH + LINE;
+    float *turned = scratch + r.panels, *side = scratch + r.side;
+    for (int64_t k0 = 0; k0 < units; k0 += THAW_DEPTH) {
+        int64_t k = thaw_least(THAW_DEPTH, units - k0);
+        for (int64_t row = 0; row < rows; row++)
+            memcpy(scratch + row * stride, dy + (r0 + row) * units + k0, (size_t)k * sizeof *dy);
+        for (int64_t i = i0; i < i1; i += THAW_PANEL) {
+            int64_t n = thaw_least(THAW_PANEL, i1 - i), width = thaw_sixteens(n);
+            float *to = dx + r0 * in + i;
+            bool add = accumulate || k0 > 0, whole = n == width;
+            copy_turned(units, kernel, k0, k, i, n, width, turned);
+            isa->multiply(rows, width, k, scratch, stride, turned, add && whole ? NULL : zero, NULL, false, false,
+                          whole ? to : side, whole ? in : width, NULL);
+            for (int64_t row = 0; row < rows && !whole; row++)
+                for (int64_t j = 0; j < n; j++)
+                    to[row * in + j] = side[row * width + j] + (add ? to[row * in + j] : 0.0f);
+        }
+    }
+}
+
 static void dense_backward_data(int64_t n, int64_t in, int64_t units, const float *dy, const float *kernel, float *dx,
                                 bool accumulate, void *scratch) {
-    (void)scratch;
-    int64_t blocks = thaw_ceil_div(in, GRADIENT_IN), groups = thaw_ceil_div(n, GRADIENT_ROWS);
+    int64_t blocks = thaw_ceil_div(in, GRADIENT_IN), groups = thaw_ceil_div(n, BLOCK_ROWS);
 #pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
     for (int64_t item = 0; item < blocks * groups; item++) {
-        int64_t i0 = item / groups * GRADIENT_IN, r0 = item % groups * GRADIENT_ROWS;
-        cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, (blasint)thaw_least(GRADIENT_ROWS, n - r0),
-                    (blasint)thaw_least(GRADIENT_IN, in - i0), (blasint)units, 1.0f, dy + r0 * units, (blasint)units,
-                    kernel + i0 * units, (blasint)units, accumulate ? 1.0f : 0.0f, dx + r0 * in + i0, (blasint)in);
+        int64_t i0 = item / groups * GRADIENT_IN, r0 = item % groups * n / groups, r1 = (item % groups + 1) * n / groups;
+        gradient_block(in, units, dy, kernel, r0, r1, i0, thaw_least(i0 + GRADIENT_IN, in), accumulate, dx,
+                       (float *)scratch + omp_get_thread_num() * room_of(units).all);
     }
 }
 
@@ -146,5 +179,5 @@ void thaw_fast_dense(thaw_kernels *table) {
 const char *thaw_dense_algorithm(thaw_direction direction) {
     if (thaw_kernels_get() == thaw_kernels_reference())
         return "reference";
-    return direction == THAW_FORWARD ? "direct" : "blas";
+    return direction == THAW_BACKWARD_WEIGHTS ? "blas" : "direct";
 }

@@ -103,14 +103,15 @@ typedef struct thaw_kernels {
     void (*dropout)(int64_t n, int64_t count, float rate, uint64_t seed, uint32_t epoch, uint32_t key,
                     const int64_t *samples, const float *x, float *y, bool accumulate);
 
-    /* Batch normalization with batch statistics, rows of c over all ranks (hooks->reduce_sum merges (count, sum, M2) in
-     * double). Collective through hooks, also with rows = 0. mean, inv_std (c floats) are saved for backward; batch_mean
-     * and batch_var (c floats, biased) for the moving update. gamma / beta may be NULL (1 / 0). */
+    /* Batch normalization with batch statistics, rows of c over all ranks (hooks->reduce_sum merges sums in double). Collective
+     * through hooks, also with rows = 0. mean, inv_std (c floats) are saved for backward; batch_mean and batch_var (c floats,
+     * biased) for the moving update. gamma / beta may be NULL (1 / 0). */
     void (*batch_norm_forward)(int64_t rows, int64_t c, float epsilon, const float *x, const float *gamma,
                                const float *beta, float *y, float *mean, float *inv_std, float *batch_var,
                                const thaw_hooks *hooks, void *scratch);
-    /* dgamma, dbeta: this rank's sums (overwritten; may be NULL: not wanted). dx NULL: not wanted. The sums over all ranks
-     * that dx needs are reduced through hooks (Ioffe and Szegedy 2015, eq. of section 3). */
+    /* dgamma, dbeta: this rank's sums (overwritten; may be NULL: not wanted); with hooks->slices those of all ranks on the rank
+     * of slice 0, and zeros elsewhere. dx NULL: not wanted. The sums over all ranks that dx needs are reduced through hooks
+     * (Ioffe and Szegedy 2015, eq. of section 3). */
     void (*batch_norm_backward)(int64_t rows, int64_t c, const float *x, const float *gamma, const float *mean,
                                 const float *inv_std, const float *dy, float *dx, bool accumulate, float *dgamma,
                                 float *dbeta, const thaw_hooks *hooks, void *scratch);
@@ -118,7 +119,7 @@ typedef struct thaw_kernels {
     void (*batch_norm_moving_backward)(int64_t rows, int64_t c, const float *x, const float *gamma, const float *mean,
                                        const float *inv_std, const float *dy, float *dx, bool accumulate, float *dgamma,
                                        float *dbeta, void *scratch);
-    size_t (*batch_norm_scratch)(int64_t rows, int64_t c);
+    size_t (*batch_norm_scratch)(int64_t rows, int64_t c, int slices); /* at least 1 */
 } thaw_kernels;
 
 /* The table in force: "fast", or "reference" when THAW_KERNELS=reference is in the environment at the first call. */

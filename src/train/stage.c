@@ -198,7 +198,7 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_comm_same(run->comm, "the plan of the stage", thaw_plan_hash(plan), THAW_REPLICAS));
     run->parameters = thaw_comm_alloc(run->comm, plan->count);
     run->gradients = thaw_comm_alloc(run->comm, plan->count);
-    run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run};
+    run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run, NULL};
     if (!run->parameters || !run->gradients)
         status = thaw_fail(THAW_RESOURCE, "no memory for %zu trained parameters and their gradients", plan->count);
     if (status == THAW_OK)

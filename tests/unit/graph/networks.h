@@ -440,7 +440,7 @@ static setup *set_up(thaw_model *model, const char *frozen, bool batch_statistic
         s->trainable[i] = frozen && !listed_in(frozen, model->layers[i].name);
         s->batch_statistics[i] = batch_statistics;
     }
-    thaw_plan_request request = {model, frozen ? s->trainable : NULL, s->batch_statistics, IMAGES, 1};
+    thaw_plan_request request = {model, frozen ? s->trainable : NULL, s->batch_statistics, IMAGES, 1, 1};
     OK(thaw_plan_compile(&s->plan, &request));
     s->parameters = thaw_calloc(s->plan->count, sizeof(float));
     s->gradients = thaw_calloc(s->plan->count, sizeof(float));

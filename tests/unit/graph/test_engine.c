@@ -331,7 +331,7 @@ static void check_buckets(setup *s, announced *seen, int least) {
 static void test_buckets(void **state) {
     (void)state;
     announced seen = {0};
-    thaw_hooks hooks = {poll, bucket_ready, NULL, &seen};
+    thaw_hooks hooks = {poll, bucket_ready, NULL, &seen, NULL};
     for (int i = 0; i < N_NETWORKS; i++) {
         setup *s = set_up_network(&NETWORKS[i], &hooks);
         seen.final = thaw_calloc(s->plan->count, sizeof(float));
@@ -460,7 +460,7 @@ static void test_memory_failures(void **state) {
         setup *s = set_up_network(&NETWORKS[i], NULL);
         thaw_engine_free(s->engine);
         s->engine = NULL;
-        thaw_plan_request request = {s->model, s->trainable, s->batch_statistics, IMAGES, 1};
+        thaw_plan_request request = {s->model, s->trainable, s->batch_statistics, IMAGES, 1, 1};
         const size_t live = thaw_memory_live();
         bool done = false;
         for (int64_t n = 1; !done; n++) {

@@ -37,7 +37,7 @@ static thaw_plan *plan_from(const thaw_model *m, const char *first, int64_t batc
     bool trainable[16] = {false};
     for (int i = thaw_model_find(m, first); i < m->n_layers; i++)
         trainable[i] = true;
-    thaw_plan_request request = {m, trainable, NULL, batch, 1};
+    thaw_plan_request request = {m, trainable, NULL, batch, 1, 1};
     thaw_plan *plan = NULL;
     OK(thaw_plan_compile(&plan, &request));
     return plan;
@@ -112,7 +112,7 @@ static void test_boundary(void **state) {
     OK(thaw_model_finish(m, add_dense(m, "fc", x, 2, true), false));
     bool trainable[16] = {false};
     trainable[thaw_model_find(m, "trained")] = trainable[thaw_model_find(m, "fc")] = true;
-    thaw_plan_request request = {m, trainable, NULL, 4, 1};
+    thaw_plan_request request = {m, trainable, NULL, 4, 1, 1};
     OK(thaw_plan_compile(&plan, &request));
     assert_int_equal(plan->n_boundary, 1);
     assert_false(thaw_plan_boundary_suffices(plan));

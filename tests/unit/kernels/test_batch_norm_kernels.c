@@ -32,7 +32,7 @@ typedef struct batch {
 } batch;
 
 static void run(const thaw_kernels *k, const batch *b, const thaw_hooks *hooks, bool accumulate) {
-    void *scratch = scratch_of(k->batch_norm_scratch(b->rows, b->c));
+    void *scratch = scratch_of(k->batch_norm_scratch(b->rows, b->c, 1));
     k->batch_norm_forward(b->rows, b->c, 1e-3f, b->x, b->gamma, b->beta, b->y, b->mean, b->inv_std, b->var, hooks, scratch);
     k->batch_norm_backward(b->rows, b->c, b->x, b->gamma, b->mean, b->inv_std, b->dy, b->dx, accumulate, b->dgamma, b->dbeta,
                            hooks, scratch);
@@ -113,7 +113,7 @@ static void test_accumulate_and_parts(void **state) {
         run(k, &b, NULL, true);
         for (int i = 0; i < 50 * 17; i++)
             assert_true(fabsf(b.dx[i] - before[i] - a.dx[i]) < 1e-5f);
-        void *scratch = scratch_of(k->batch_norm_scratch(50, 17));
+        void *scratch = scratch_of(k->batch_norm_scratch(50, 17, 1));
         memset(b.dgamma, 0x5a, 17 * sizeof(float));
         k->batch_norm_backward(50, 17, a.x, a.gamma, a.mean, a.inv_std, a.dy, NULL, false, b.dgamma, NULL, NULL, scratch);
         assert_same(b.dgamma, a.dgamma, 17, "dgamma alone");
@@ -233,7 +233,7 @@ static void test_moving_backward(void **state) {
             float *x = integers(count, 5), *dy = integers(count, 5), *mean = integers(c, 3), *inv_std = integers(c, 2);
             float *gamma = plain ? NULL : integers(c, 3), *da = integers(count, 9), *db = copy_of(da, count);
             float *ga = unset(c), *gb = unset(c), *ba = unset(c), *bb = unset(c);
-            void *sa = scratch_of(fast->batch_norm_scratch(rows, c)), *sb = scratch_of(ref->batch_norm_scratch(rows, c));
+            void *sa = scratch_of(fast->batch_norm_scratch(rows, c, 1)), *sb = scratch_of(ref->batch_norm_scratch(rows, c, 1));
             for (int accumulate = 1; accumulate >= 0; accumulate--) {
                 fast->batch_norm_moving_backward(rows, c, x, gamma, mean, inv_std, dy, da, accumulate != 0, ga, ba, sa);
                 ref->batch_norm_moving_backward(rows, c, x, gamma, mean, inv_std, dy, db, accumulate != 0, gb, bb, sb);
