@@ -125,6 +125,7 @@ typedef struct thaw_job {
     char *cache_mode;            /* auto | off | memory | file */
     int64_t cache_memory;        /* bytes; 0: a share of what is left */
     char *cache_folder;          /* expanded; NULL when not given */
+    char *exchange;              /* auto | overlap | mpi */
     char *output_folder;         /* output: expanded; NULL when not given */
 } thaw_job;
 
@@ -135,7 +136,7 @@ thaw_status thaw_job_parse(thaw_job **out, const char *path, const char *text, c
 void thaw_job_free(thaw_job *job);
 /* The effective job as YAML that parses to the same job (paths absolute); thaw_free. For the run folder and the hash. */
 char *thaw_job_text(const thaw_job *job);
-/* Hash of what must not change on resume (all but data.threads, data.prefetch, checkpoint.*, cache.*, output). */
+/* Hash of what must not change on resume (all but data.threads, data.prefetch, checkpoint.*, cache.*, exchange, output). */
 uint64_t thaw_job_hash(const thaw_job *job);
 /* Names of the keys in which two jobs differ, comma separated, for the refusal of resume; thaw_free. */
 char *thaw_job_difference(const thaw_job *a, const thaw_job *b);

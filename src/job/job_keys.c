@@ -185,6 +185,9 @@ const thaw_key thaw_keys[] = {
     {"cache.dir", THAW_KEY_PATH, JOB(cache_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL,
      "no file with mode auto; $TMPDIR (else /tmp) with mode file",
      "Folder on a disk of the node for files of cached activations. The 16 used last are kept, fewer if the disk is full."},
+    {"exchange", THAW_KEY_CHOICE, JOB(exchange), OFF, 0, 0, THAW_KEY_UNHASHED, "auto|overlap|mpi", "auto", NULL,
+     "How ranks sum gradients: overlap while the backward pass and the frozen layers' part of the next step are computed; mpi "
+     "by blocking MPI_Allreduce, for comparison; auto is overlap. With more than two ranks the two may round differently."},
     {"output", THAW_KEY_PATH, JOB(output_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL, "must be given to train",
      "Run folder: effective job, history, log, checkpoints, model.h5, best.h5."},
 };

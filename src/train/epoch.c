@@ -63,28 +63,56 @@ static void show_progress(thaw_run *run, int64_t step, int64_t steps, double epo
               run->sums.loss / images, metrics, rate, (int)left / 60, (int)left % 60);
 }
 
+/* What a step starts from: a batch of this rank whose boundary lies in the engine's slots. */
+typedef struct start {
+    bool ready;
+    thaw_status status; /* of the loader or the cache */
+    char message[1024]; /* of a failure, which is told when its step comes */
+    thaw_batch batch;   /* empty after a failure: the rank enters the collectives with nothing */
+} start;
 
-/* One step: compute on this rank's images, exchange, agree, update. */
-static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *stop) {
+/* Loads the next batch and runs the prefix on it. Nothing here depends on weights that are trained or on other ranks, so this
+ * may happen while the gradients of the step before are under way; that step's batch and boundary must not be needed any
+ * more. Not collective. */
+static void prepare(thaw_run *run, start *next) {
+    thaw_phases *t = &run->epoch_tally.phases;
+    double mark = thaw_clock();
+    next->batch = (thaw_batch){0};
+    next->status = thaw_loader_next(run->loader, &next->batch);
+    thaw_exchange_poll(run->exchange);
+    if (next->status == THAW_OK && thaw_cache_on(run->cache))
+        next->status = thaw_cache_load(run->cache, next->batch.n, next->batch.samples, run->at.total_epochs);
+    thaw_exchange_poll(run->exchange);
+    if (next->status != THAW_OK) {
+        snprintf(next->message, sizeof next->message, "%s", thaw_message());
+        next->batch.n = 0;
+    }
+    t->input += lap(&mark);
+    if (!thaw_cache_on(run->cache))
+        thaw_engine_prefix(run->engine, next->batch.n, next->batch.x);
+    t->prefix += lap(&mark);
+    next->ready = true;
+}
+
+/* One step: compute on this rank's images, exchange, agree, update. [in,out] begin: of this step on entry, if it is ready;
+ * of the next one on return, if the exchange left time for it. */
+static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *save, bool *stop) {
     const thaw_job *job = run->job;
     thaw_tally *tally = &run->epoch_tally;
     thaw_phases *t = &tally->phases;
-    double control[CONTROL_WORDS] = {0}, mark = thaw_clock();
-    uint64_t handed_before = thaw_exchange_bytes(run->exchange);
-    thaw_batch batch = {0};
+    double control[CONTROL_WORDS] = {0};
+    uint64_t handed_before = thaw_exchange_bytes(run->exchange), hidden_before = thaw_exchange_hidden(run->exchange);
     thaw_sums sums = {0};
-    thaw_status mine = thaw_loader_next(run->loader, &batch);
-    if (mine == THAW_OK && thaw_cache_on(run->cache))
-        mine = thaw_cache_load(run->cache, batch.n, batch.samples, run->at.total_epochs);
+    if (!begin->ready)
+        prepare(run, begin);
+    const thaw_batch batch = begin->batch;
+    thaw_status mine = begin->status;
     if (mine != THAW_OK)
-        batch.n = 0; /* enters the collectives with nothing */
-    t->input += lap(&mark);
+        thaw_fail(mine, "%s", begin->message);
+    double mark = thaw_clock();
 
     int64_t images = batch_images(run->train->n, job->batch_size, step);
     thaw_draws draws = {job->seed, (uint32_t)run->at.total_epochs, batch.samples};
-    if (!thaw_cache_on(run->cache))
-        thaw_engine_prefix(run->engine, batch.n, batch.x);
-    t->prefix += lap(&mark);
     const float *z = thaw_engine_forward(run->engine, batch.n, &draws);
     float *dz = thaw_engine_output_gradient(run->engine);
     thaw_status loss_status = thaw_objective_batch(&run->objective, batch.n, z, batch.y, 1.0 / (double)images, dz, &sums);
@@ -94,10 +122,17 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
     thaw_engine_backward(run->engine);
     t->backward += lap(&mark);
 
+    begin->ready = false;
+    control[CONTROL_STOP] = run->options->stop && *run->options->stop;
+    bool last = step + 1 == thaw_batches(run->train->n, job->batch_size);
+    if (mine == THAW_OK && !last && control[CONTROL_STOP] == 0.0 && thaw_exchange_overlaps(run->exchange)) {
+        prepare(run, begin);
+        mark = thaw_clock();
+    }
     thaw_status exchanged = thaw_exchange_finish(run->exchange);
     tally->exchanged += (int64_t)(thaw_exchange_bytes(run->exchange) - handed_before);
+    tally->hidden += (int64_t)(thaw_exchange_hidden(run->exchange) - hidden_before);
     control[CONTROL_FAILED] = mine != THAW_OK;
-    control[CONTROL_STOP] = run->options->stop && *run->options->stop;
     control[CONTROL_CHECKPOINT] = thaw_comm_rank(run->comm) == 0 && job->checkpoint_minutes > 0.0 &&
                                   thaw_clock() - run->last_checkpoint > 60.0 * job->checkpoint_minutes;
     control[CONTROL_NONFINITE] = !isfinite(sums.loss);
@@ -139,6 +174,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
 thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
     const thaw_job *job = run->job;
     int64_t n = run->train->n, steps = thaw_batches(n, job->batch_size);
+    start begin = {0};
     *stopped = false;
     THAW_TRY(thaw_cache_fill(run, stopped));
     if (*stopped)
@@ -151,7 +187,7 @@ thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
     while (run->at.step < steps) {
         double step_started = thaw_clock();
         bool save = false, stop = false;
-        THAW_TRY(train_step(run, run->at.step, &save, &stop));
+        THAW_TRY(train_step(run, run->at.step, &begin, &save, &stop));
         run->at.step++;
         run->at.total_steps++;
         run->epoch_tally.seconds += thaw_clock() - step_started;

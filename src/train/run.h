@@ -20,7 +20,8 @@
 #include "train/loss.h"
 #include "train/optimizer.h"
 
-/* Seconds of an epoch by what the rank did. */
+/* Seconds of an epoch by what the rank did. Work is counted with the polls in it, which also add what other ranks sent;
+ * wait is what finishing the exchange and agreeing on the step take beside the work. */
 typedef struct thaw_phases {
     double input, prefix, suffix, backward, wait, update;
 } thaw_phases;
@@ -31,6 +32,7 @@ typedef struct thaw_tally {
     double seconds, validation_seconds; /* of training steps, of validation */
     int64_t steps;
     int64_t exchanged; /* bytes of gradients handed to the exchange */
+    int64_t hidden;    /* bytes of these whose sums were there before they were waited for */
     int64_t other;     /* bytes of all other traffic: control words, batch statistics, sums of validation */
 } thaw_tally;
 

@@ -10,7 +10,8 @@
 
 static void hook_poll(void *payload) {
     thaw_run *run = payload;
-    thaw_exchange_poll(run->exchange);
+    if (run->exchange)
+        thaw_exchange_poll(run->exchange);
 }
 
 static void hook_bucket_ready(void *payload, int bucket) {
@@ -30,11 +31,12 @@ static void hook_reduce_sum(void *payload, double *values, size_t count) {
 
 thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what) {
     double total = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    double wanted = (double)plan->memory_bytes * (double)thaw_comm_local_size(comm);
-    if (wanted > total)
+    double one = (double)plan->memory_bytes +
+                 (double)thaw_exchange_memory(plan->buckets, plan->n_buckets, thaw_comm_size(comm));
+    if (one * (double)thaw_comm_local_size(comm) > total)
         return thaw_fail(THAW_RESOURCE, "%s needs %.2f GiB on each of %d ranks of this host, which has %.2f GiB: use a smaller "
                                         "batch size or spread the ranks over more hosts",
-                         what, (double)plan->memory_bytes / 0x1p30, thaw_comm_local_size(comm), total / 0x1p30);
+                         what, one / 0x1p30, thaw_comm_local_size(comm), total / 0x1p30);
     return THAW_OK;
 }
 
@@ -186,6 +188,12 @@ static thaw_status make_best(thaw_run *run) {
     return run->best ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for a copy of the best weights");
 }
 
+static thaw_exchange_kind exchange_kind(const thaw_job *job) {
+    return strcmp(job->exchange, "mpi") == 0       ? THAW_EXCHANGE_MPI
+           : strcmp(job->exchange, "overlap") == 0 ? THAW_EXCHANGE_OVERLAP
+                                                   : THAW_EXCHANGE_AUTO;
+}
+
 thaw_status thaw_stage_begin(thaw_run *run) {
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
     bool fresh = run->at.epoch == 0 && run->at.step == 0;
@@ -206,7 +214,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_comm_agree(run->comm, status));
     THAW_TRY(thaw_cache_begin(run));
     THAW_TRY(thaw_stage_make_loaders(run));
-    THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets));
+    THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets,
+                                  exchange_kind(run->job)));
     if (fresh) {
         thaw_decisions_stage(&run->decisions);
         run->stage_tally = (thaw_tally){0};
