@@ -101,16 +101,18 @@ class Training(harness.Case):
         train = harness.make_folders(self.path("data"), {"a": 20, "b": 20})
         with open(os.path.join(train, "b", "019.png"), "r+b") as f:
             f.truncate(60)  # the header is whole, so that the check before the start lets it pass
-        job = self.job(self.plain, [self.stage("head", "before:fc1")], batch=4)
+        job = self.job(self.plain, [self.stage("head", "all")], batch=4)
         job["data"] = {"train": train, "preprocess": "rescale", "shuffle": False}
         job["model"] = {"base": self.plain, "output": "flatten", "head": [{"Dense": {"units": 2, "activation": "softmax"}}]}
         texts = set()
         for exchange in ("mpi", "overlap"):
-            result = harness.run("train", harness.write_job(self.path("job.yaml"), dict(job, exchange=exchange)), ranks=2)
+            result = harness.run("train", harness.write_job(self.path("job.yaml"), dict(job, exchange=exchange)), "--resume",
+                                 "never", ranks=2)
             self.assertEqual(result.status, 65, str(result))
             self.assertEqual(len(result.messages), 1, str(result))
             self.assertIn("019.png", result.messages[0])
             texts.add(result.messages[0])
+            self.assertEqual(len(harness.events(self.path("run"), "stage")), 1)  # training had begun
         self.assertEqual(len(texts), 1, texts)
 
     def test_unknown_word(self):
