@@ -371,6 +371,15 @@ static thaw_status check_data(thaw_job_reader *reader) {
     return THAW_OK;
 }
 
+static thaw_status check_training(thaw_job_reader *reader) {
+    const thaw_job *job = reader->job;
+    if (job->accumulate <= job->batch_size)
+        return THAW_OK;
+    return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(thaw_yaml_get(reader->tree->root, "training"), "accumulate"),
+                              "training.accumulate is %lld, and a batch has %lld images; give at most one part per image",
+                              (long long)job->accumulate, (long long)job->batch_size);
+}
+
 static thaw_status check_class_weight(thaw_job_reader *reader) {
     const thaw_job *job = reader->job;
     const thaw_yaml_node *weights = thaw_yaml_get(thaw_yaml_get(reader->tree->root, "training"), "class_weight");
@@ -426,6 +435,7 @@ thaw_status thaw_job_parse(thaw_job **out, const char *path, const char *text, c
     THAW_GOTO(read_section(&reader, "", tree->root));
     THAW_GOTO(check_model(&reader));
     THAW_GOTO(check_data(&reader));
+    THAW_GOTO(check_training(&reader));
     THAW_GOTO(check_class_weight(&reader));
     THAW_GOTO(check_monitors(&reader));
     *out = job;

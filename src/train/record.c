@@ -46,6 +46,7 @@ thaw_status thaw_record_start(const thaw_run *run, bool resumed) {
     thaw_event_integer(event, "images", run->train->n);
     thaw_event_integer(event, "validation_images", run->validation ? run->validation->n : 0);
     thaw_event_integer(event, "batch_size", run->job->batch_size);
+    thaw_event_integer(event, "accumulate", run->job->accumulate);
     thaw_event_text(event, "preprocess", thaw_preprocess_name(run->preprocess));
     thaw_event_text(event, "loss", thaw_loss_name(run->objective.loss));
     thaw_event_text(event, "exchange", run->job->exchange);

@@ -69,6 +69,8 @@ typedef struct thaw_run {
     thaw_engine *engine;
     thaw_hooks hooks;
     float *parameters, *gradients; /* plan->count floats */
+    float *earlier; /* the same, with training.accumulate: gradients of the parts of the batch that are done; else NULL */
+    bool collecting, fresh; /* the part under way is not the last of its batch; it is the first */
     thaw_exchange *exchange;
     thaw_status exchange_status; /* first failure inside a hook */
     thaw_optimizer *optimizer;
@@ -102,6 +104,9 @@ void thaw_run_close(thaw_run *run); /* also after a failure. Collective. */
 /* stage.c */
 /* The plan's estimate against the memory of this host, on which several ranks may run. THAW_RESOURCE. */
 thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what);
+/* Images over all ranks that go through the engine at once: in a training step, in validation. */
+int64_t thaw_part_images(const thaw_job *job);
+int64_t thaw_validation_images(const thaw_job *job);
 /* Decoding threads of a rank; `given` 0 chooses. */
 int thaw_decoding_threads(int64_t given);
 /* How samples are read for epochs of the stage, when nothing is cached. */

@@ -14,8 +14,24 @@ static void hook_poll(void *payload) {
         thaw_exchange_poll(run->exchange);
 }
 
+/* out = a + b (count); a NULL: out = b. */
+static void add(float *out, const float *a, const float *b, size_t count) {
+#pragma omp parallel for simd schedule(static) if (count > 65536)
+    for (size_t i = 0; i < count; i++)
+        out[i] = a ? a[i] + b[i] : b[i];
+}
+
 static void hook_bucket_ready(void *payload, int bucket) {
     thaw_run *run = payload;
+    if (run->earlier) {
+        const thaw_bucket *b = &run->plan->buckets[bucket];
+        float *sum = run->earlier + b->offset, *gradients = run->gradients + b->offset;
+        if (run->collecting) {
+            add(sum, run->fresh ? NULL : sum, gradients, b->count);
+            return;
+        }
+        add(gradients, run->fresh ? NULL : sum, gradients, b->count);
+    }
     thaw_status status = thaw_exchange_begin(run->exchange, bucket);
     if (run->exchange_status == THAW_OK)
         run->exchange_status = status;
@@ -27,6 +43,12 @@ static void hook_reduce_sum(void *payload, double *values, size_t count) {
     run->epoch_tally.other += (int64_t)(count * sizeof *values);
     if (run->exchange_status == THAW_OK)
         run->exchange_status = status;
+}
+
+int64_t thaw_part_images(const thaw_job *job) { return (job->batch_size + job->accumulate - 1) / job->accumulate; }
+
+int64_t thaw_validation_images(const thaw_job *job) {
+    return job->validation_batch_size ? job->validation_batch_size : thaw_part_images(job);
 }
 
 thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what) {
@@ -71,7 +93,7 @@ thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validati
     const thaw_job *job = run->job;
     const thaw_shape *in = &run->model->nodes[run->model->input].shape;
     int ranks = thaw_comm_size(run->comm);
-    int64_t batch = validation && job->validation_batch_size ? job->validation_batch_size : job->batch_size;
+    int64_t batch = validation ? thaw_validation_images(job) : thaw_part_images(job);
     return (thaw_loader_options){
         .shape = {in->dim[0], in->rank > 1 ? in->dim[1] : 0, in->rank > 2 ? in->dim[2] : 0},
         .preprocess = run->preprocess,
@@ -102,8 +124,8 @@ thaw_status thaw_stage_make_loaders(thaw_run *run) {
 /* Order and shares of a pass, for the larger dataset: an epoch allocates nothing. */
 static thaw_status make_order(thaw_run *run) {
     const thaw_job *job = run->job;
-    int64_t size = job->validation_batch_size ? job->validation_batch_size : job->batch_size;
-    int64_t n = run->train->n, batches = thaw_batches(n, job->batch_size);
+    int64_t size = thaw_validation_images(job);
+    int64_t n = run->train->n, batches = thaw_batches(n, job->batch_size) * job->accumulate;
     if (run->validation && run->validation->n > n)
         n = run->validation->n;
     if (run->validation && thaw_batches(run->validation->n, size) > batches)
@@ -204,6 +226,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_comm_same(run->comm, "the plan of the stage", thaw_plan_hash(plan), THAW_REPLICAS));
     run->parameters = thaw_comm_alloc(run->comm, plan->count);
     run->gradients = thaw_comm_alloc(run->comm, plan->count);
+    if (run->job->accumulate > 1 && !(run->earlier = thaw_calloc(plan->count, sizeof *run->earlier)))
+        status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of earlier parts of a batch");
     run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run};
     if (!run->parameters || !run->gradients)
         status = thaw_fail(THAW_RESOURCE, "no memory for %zu trained parameters and their gradients", plan->count);
@@ -272,6 +296,7 @@ void thaw_stage_release(thaw_run *run) {
     thaw_engine_free(run->engine);
     thaw_comm_free(run->comm, run->parameters);
     thaw_comm_free(run->comm, run->gradients);
+    thaw_free(run->earlier);
     thaw_optimizer_free(run->optimizer);
     for (int i = 0; run->segment_names && i < run->plan->n_tensors; i++)
         thaw_free(run->segment_names[i]);
@@ -285,7 +310,7 @@ void thaw_stage_release(thaw_run *run) {
     run->loader = run->validation_loader = NULL;
     run->exchange = NULL;
     run->engine = NULL;
-    run->parameters = run->gradients = run->best = NULL;
+    run->parameters = run->gradients = run->earlier = run->best = NULL;
     run->optimizer = NULL;
     run->segment_names = NULL;
     run->segments = NULL;

@@ -113,6 +113,8 @@ static void test_defaults(void **state) {
     assert_true(job->checkpoint_minutes == 10);
     assert_int_equal(job->checkpoint_keep, 2);
     assert_null(job->output_folder);
+    assert_string_equal(job->exchange, "auto");
+    assert_int_equal(job->accumulate, 1);
     assert_string_equal(job->cache_mode, "auto");
     assert_int_equal(job->cache_memory, 0);
     assert_null(job->cache_folder);
@@ -454,6 +456,10 @@ static void test_cache(void **state) {
     assert_string_equal(job->cache_mode, "file");
     assert_string_equal(job->cache_folder, "/jobs/rows");
     thaw_job_free(job);
+    refuse_set("exchange=ring", "exchange is 'ring'|one of auto, overlap, mpi");
+    refuse_set("exchange=[mpi]", "exchange");
+    refuse_set("training.accumulate=33", "training.accumulate is 33|32 images");
+    refuse_set("training.accumulate=0", "training.accumulate");
     refuse_set("cache=on", "cache.mode is 'on'|one of auto, off, memory, file");
     refuse_set("cache=disk", "cache.mode is 'disk'|one of auto, off, memory, file");
     refuse_set("cache=[a]", "cache.mode");
