@@ -428,6 +428,20 @@ static void test_out_of_memory(void **state) {
     assert_int_equal(thaw_memory_live(), live);
 }
 
+/* How a step is cut and summed. */
+static void test_step_keys(void **state) {
+    (void)state;
+    const char *all[] = {"training.batch_size=8", "training.accumulate=8", "exchange=mpi"};
+    thaw_job *job = parse(MINIMAL, all, 3);
+    assert_int_equal(job->accumulate, 8);
+    assert_string_equal(job->exchange, "mpi");
+    thaw_job_free(job);
+    refuse_set("exchange=ring", "exchange is 'ring'|one of auto, overlap, mpi");
+    refuse_set("exchange=[mpi]", "exchange");
+    refuse_set("training.accumulate=33", "training.accumulate is 33|at most one part per image");
+    refuse_set("training.accumulate=0", "training.accumulate");
+}
+
 /* cache: a word is short for its mode; sizes with and without units. */
 static void test_cache(void **state) {
     (void)state;
@@ -456,10 +470,6 @@ static void test_cache(void **state) {
     assert_string_equal(job->cache_mode, "file");
     assert_string_equal(job->cache_folder, "/jobs/rows");
     thaw_job_free(job);
-    refuse_set("exchange=ring", "exchange is 'ring'|one of auto, overlap, mpi");
-    refuse_set("exchange=[mpi]", "exchange");
-    refuse_set("training.accumulate=33", "training.accumulate is 33|32 images");
-    refuse_set("training.accumulate=0", "training.accumulate");
     refuse_set("cache=on", "cache.mode is 'on'|one of auto, off, memory, file");
     refuse_set("cache=disk", "cache.mode is 'disk'|one of auto, off, memory, file");
     refuse_set("cache=[a]", "cache.mode");
@@ -476,7 +486,7 @@ static void test_cache(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_design_example),
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_cache), cmocka_unit_test(test_step_keys),
         cmocka_unit_test(test_optimizer_defaults),
         cmocka_unit_test(test_callbacks),
         cmocka_unit_test(test_keras_names),
