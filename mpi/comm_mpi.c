@@ -10,6 +10,7 @@
 #include <unistd.h>
 
 #include "base/memory.h"
+#include "comm_mpi.h"
 #include "exchange.h"
 
 /* Counts of MPI are int; pieces stay well below 2^31 bytes. */
@@ -18,7 +19,8 @@ enum { PIECE_BYTES = 1 << 29, MESSAGE_BYTES = 4096, GATHER_TAG = 1 };
 _Static_assert(sizeof(double) == sizeof(int64_t), "keys of thaw_comm_max lie in the place of the values");
 
 struct thaw_comm {
-    MPI_Comm world; /* a duplicate: traffic of others never meets ours */
+    MPI_Comm world;    /* a duplicate: traffic of others never meets ours */
+    MPI_Comm exchange; /* another one, for messages of allreduce.c */
     int rank, size;
     int local_rank, local_size, hosts;
     char host[MPI_MAX_PROCESSOR_NAME + 1];
@@ -89,6 +91,7 @@ thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
         return thaw_fail(THAW_RESOURCE, "not enough memory to start on at least one rank");
     }
     MPI_Comm_dup(MPI_COMM_WORLD, &comm->world);
+    MPI_Comm_dup(MPI_COMM_WORLD, &comm->exchange);
     MPI_Comm_rank(comm->world, &comm->rank);
     MPI_Comm_size(comm->world, &comm->size);
     int length = 0;
@@ -103,6 +106,7 @@ thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
 void thaw_comm_finalize(thaw_comm *comm) {
     if (!comm)
         return;
+    MPI_Comm_free(&comm->exchange);
     MPI_Comm_free(&comm->world);
     thaw_free(comm);
     MPI_Finalize();
@@ -133,6 +137,8 @@ _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *
         MPI_Abort(comm ? comm->world : MPI_COMM_WORLD, (int)status);
     _exit((int)status); /* MPI_Abort may return; handlers of exit could hang */
 }
+
+MPI_Comm thaw_comm_exchange_world(const thaw_comm *comm) { return comm->exchange; }
 
 int thaw_comm_rank(const thaw_comm *comm) { return comm->rank; }
 int thaw_comm_size(const thaw_comm *comm) { return comm->size; }

@@ -1,7 +1,7 @@
 /* The gradient exchange: which buckets of the flat block are begun, in which order, and how many bytes went in.
  *
- * A bucket is idle, then begun, and idle again once thaw_exchange_finish has summed it. The sums are taken in the order in
- * which the buckets were begun, which is the same on all ranks. */
+ * A bucket is idle, then begun, and idle again once thaw_exchange_finish has seen it summed. Sums are put in line in the
+ * order in which the buckets were begun, which is the same on all ranks. */
 #include <string.h>
 
 #include "base/hash.h"
@@ -12,10 +12,12 @@ struct thaw_exchange {
     thaw_comm *comm;
     float *block;
     int n_buckets, n_begun;
+    bool overlaps;
     thaw_bucket *buckets; /* n_buckets */
     bool *begun;          /* n_buckets */
     int *order;           /* the first n_begun: buckets in the order of their beginning */
-    uint64_t bytes;
+    thaw_allreduce *sums; /* NULL: they are taken inside of finish */
+    uint64_t bytes, hidden;
 };
 
 /* Two buckets that share a float would have it summed twice. */
@@ -36,8 +38,16 @@ static thaw_status check_buckets(const thaw_bucket *buckets, int n) {
     return THAW_OK;
 }
 
+static size_t total(const thaw_bucket *buckets, int n) {
+    size_t floats = 0;
+    for (int i = 0; i < n; i++)
+        floats += buckets[i].count;
+    return floats;
+}
+
 /* Everything of a creation that can fail on one rank alone. */
-static thaw_status build(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets, int n) {
+static thaw_status build(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets, int n,
+                         thaw_exchange_kind kind, const thaw_allreduce_options *options) {
     *out = NULL;
     if (n < 0 || (n > 0 && (!block || !buckets)))
         return thaw_fail(THAW_INTERNAL, "exchange: %d buckets without a block or their places", n);
@@ -48,6 +58,7 @@ static thaw_status build(thaw_exchange **out, thaw_comm *comm, float *block, con
     exchange->comm = comm;
     exchange->block = block;
     exchange->n_buckets = n;
+    exchange->overlaps = kind != THAW_EXCHANGE_MPI;
     exchange->buckets = thaw_calloc((size_t)n, sizeof *exchange->buckets);
     exchange->begun = thaw_calloc((size_t)n, sizeof *exchange->begun);
     exchange->order = thaw_calloc((size_t)n, sizeof *exchange->order);
@@ -58,16 +69,16 @@ static thaw_status build(thaw_exchange **out, thaw_comm *comm, float *block, con
     if (n > 0)
         memcpy(exchange->buckets, buckets, (size_t)n * sizeof *buckets);
     *out = exchange;
-    return THAW_OK;
+    return kind == THAW_EXCHANGE_MPI ? THAW_OK : thaw_allreduce_create(&exchange->sums, comm, n, total(buckets, n), options);
 }
 
-thaw_status thaw_exchange_create(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,
-                                 int n_buckets) {
-    thaw_status status = thaw_comm_agree(comm, build(out, comm, block, buckets, n_buckets));
+thaw_status thaw_exchange_create_with(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,
+                                      int n_buckets, thaw_exchange_kind kind, const thaw_allreduce_options *options) {
+    thaw_status status = thaw_comm_agree(comm, build(out, comm, block, buckets, n_buckets, kind, options));
+    const uint64_t start = (uint64_t)n_buckets << 1 | (kind == THAW_EXCHANGE_MPI);
     if (status == THAW_OK)
         status = thaw_comm_same(comm, "division of the gradient into buckets",
-                                thaw_hash(buckets, (size_t)n_buckets * sizeof *buckets, (uint64_t)n_buckets),
-                                THAW_INTERNAL);
+                                thaw_hash(buckets, (size_t)n_buckets * sizeof *buckets, start), THAW_INTERNAL);
     if (status != THAW_OK) {
         thaw_exchange_free(*out);
         *out = NULL;
@@ -75,9 +86,15 @@ thaw_status thaw_exchange_create(thaw_exchange **out, thaw_comm *comm, float *bl
     return status;
 }
 
+thaw_status thaw_exchange_create(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,
+                                 int n_buckets, thaw_exchange_kind kind) {
+    return thaw_exchange_create_with(out, comm, block, buckets, n_buckets, kind, NULL);
+}
+
 void thaw_exchange_free(thaw_exchange *exchange) {
     if (!exchange)
         return;
+    thaw_allreduce_free(exchange->sums);
     thaw_free(exchange->buckets);
     thaw_free(exchange->begun);
     thaw_free(exchange->order);
@@ -92,19 +109,36 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket) {
     exchange->begun[bucket] = true;
     exchange->order[exchange->n_begun++] = bucket;
     exchange->bytes += (uint64_t)exchange->buckets[bucket].payload * sizeof(float);
+    if (exchange->sums)
+        thaw_allreduce_begin(exchange->sums, exchange->block + exchange->buckets[bucket].offset,
+                             exchange->buckets[bucket].count);
     return THAW_OK;
 }
 
 void thaw_exchange_poll(thaw_exchange *exchange) {
-    /* Sums are taken by thaw_exchange_finish: between the operations nothing is in flight that could be pushed. */
-    (void)exchange;
+    if (exchange->sums)
+        thaw_allreduce_poll(exchange->sums);
+}
+
+/* All begun buckets one after the other. */
+static thaw_status sum_now(thaw_exchange *exchange) {
+    for (int i = 0; i < exchange->n_begun; i++) {
+        const thaw_bucket *bucket = &exchange->buckets[exchange->order[i]];
+        THAW_TRY(thaw_comm_sum_floats(exchange->comm, exchange->block + bucket->offset, bucket->count));
+    }
+    return THAW_OK;
 }
 
 thaw_status thaw_exchange_finish(thaw_exchange *exchange) {
     thaw_status status = THAW_OK;
-    for (int i = 0; i < exchange->n_begun && status == THAW_OK; i++) {
-        const thaw_bucket *bucket = &exchange->buckets[exchange->order[i]];
-        status = thaw_comm_sum_floats(exchange->comm, exchange->block + bucket->offset, bucket->count);
+    if (exchange->sums) {
+        size_t begun = 0;
+        for (int i = 0; i < exchange->n_begun && thaw_comm_size(exchange->comm) > 1; i++)
+            begun += exchange->buckets[exchange->order[i]].count;
+        exchange->hidden += (begun - thaw_allreduce_left(exchange->sums)) * sizeof(float);
+        thaw_allreduce_finish(exchange->sums);
+    } else {
+        status = sum_now(exchange);
     }
     memset(exchange->begun, 0, (size_t)exchange->n_buckets * sizeof *exchange->begun);
     exchange->n_begun = 0;
@@ -112,3 +146,9 @@ thaw_status thaw_exchange_finish(thaw_exchange *exchange) {
 }
 
 uint64_t thaw_exchange_bytes(const thaw_exchange *exchange) { return exchange->bytes; }
+uint64_t thaw_exchange_hidden(const thaw_exchange *exchange) { return exchange->hidden; }
+bool thaw_exchange_overlaps(const thaw_exchange *exchange) { return exchange->overlaps; }
+
+size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks) {
+    return thaw_allreduce_memory(n_buckets, total(buckets, n_buckets), ranks);
+}

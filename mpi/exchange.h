@@ -1,4 +1,4 @@
-/* What exchange.c needs of either implementation of thaw/comm.h. */
+/* What exchange.c needs of either implementation of thaw/comm.h, and what its tests turn. */
 #ifndef THAW_MPI_EXCHANGE_H
 #define THAW_MPI_EXCHANGE_H
 
@@ -6,8 +6,42 @@
 
 #include "thaw/comm.h"
 
-/* In-place elementwise sum over ranks of `count` floats, equal bits on all ranks (of a NaN only that it is one).
- * Collective. */
+/* In-place elementwise sum over ranks of `count` floats, equal bits on all ranks (of a NaN only that it is one), in an
+ * order of MPI's choice. Collective. */
 thaw_status thaw_comm_sum_floats(thaw_comm *comm, float *values, size_t count);
+
+/* How the ranks sum a chunk. All give the bits of the tree in thaw/comm.h. */
+typedef enum thaw_scheme {
+    THAW_SCHEME_AUTO,     /* by count and P, see allreduce.c */
+    THAW_SCHEME_DOUBLING, /* recursive doubling: log2 P rounds of the whole chunk */
+    THAW_SCHEME_OWNERS,   /* each rank sums 1/P of the chunk for all: 2 rounds of P-1 messages */
+    THAW_SCHEME_HALVING   /* recursive vector halving, distance doubling, and back: 2 log2 P rounds */
+} thaw_scheme;
+
+typedef struct thaw_allreduce_options {
+    thaw_scheme scheme;
+    size_t chunk; /* floats; 0: default */
+    int window;   /* chunks under way at once; 0: default */
+} thaw_allreduce_options;
+
+/* Sums under way. With one rank there is nothing to do. */
+typedef struct thaw_allreduce thaw_allreduce;
+
+/* For at most n arrays between two finishes, `floats` floats together. Allocates everything; not collective. Errors:
+ * THAW_RESOURCE. */
+thaw_status thaw_allreduce_create(thaw_allreduce **out, thaw_comm *comm, int n, size_t floats,
+                                  const thaw_allreduce_options *options);
+void thaw_allreduce_free(thaw_allreduce *a); /* nothing may be under way */
+/* Puts an array in line; equal counts in equal order on all ranks. */
+void thaw_allreduce_begin(thaw_allreduce *a, float *values, size_t count);
+void thaw_allreduce_poll(thaw_allreduce *a);
+void thaw_allreduce_finish(thaw_allreduce *a);
+size_t thaw_allreduce_left(const thaw_allreduce *a); /* floats that are begun and not summed */
+/* Bytes that thaw_allreduce_create takes on P ranks with default options, lists apart. */
+size_t thaw_allreduce_memory(int n, size_t floats, int ranks);
+
+/* thaw_exchange_create with another way to sum; for tests. Collective. */
+thaw_status thaw_exchange_create_with(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,
+                                      int n_buckets, thaw_exchange_kind kind, const thaw_allreduce_options *options);
 
 #endif

@@ -70,28 +70,48 @@ void thaw_comm_barrier(thaw_comm *comm); /* Collective. */
 float *thaw_comm_alloc(thaw_comm *comm, size_t floats);
 void thaw_comm_free(thaw_comm *comm, float *block);
 
-/* Gradient exchange: in-place sums of contiguous pieces (buckets) of one flat block. */
+/* Gradient exchange: in-place sums of contiguous pieces (buckets) of one flat block.
+ *
+ * The sum of an element is taken in one tree over rank order, whatever its bucket, the messages' timing, and where polls fall:
+ * with P = 2^s + r, r < 2^s, ranks 2i and 2i+1 are added for i < r; the 2^s sums that are then in a row are added in
+ * neighbouring pairs, these pairs' sums again, and so on. For P = 4 (a0+a1)+(a2+a3), for P = 6 ((a0+a1)+(a2+a3))+(a4+a5),
+ * for P = 5 ((a0+a1)+a2)+(a3+a4). Ranks that are aligned runs of 2^k leaves of a larger such tree give its sum. */
 typedef struct thaw_bucket {
     size_t offset;  /* floats from the start of the block */
     size_t count;   /* floats */
     size_t payload; /* floats of these that are no padding, <= count */
 } thaw_bucket;
 
+typedef enum thaw_exchange_kind {
+    THAW_EXCHANGE_AUTO,    /* the best that there is: today overlap */
+    THAW_EXCHANGE_OVERLAP, /* own messages, which move on at every poll between begin and finish */
+    THAW_EXCHANGE_MPI      /* MPI_Allreduce of each bucket inside of finish, for comparison: sums in an order of MPI's choice */
+} thaw_exchange_kind;
+
 typedef struct thaw_exchange thaw_exchange;
 
-/* [in] block, buckets: borrowed (buckets are copied). Collective. */
+/* [in] block, buckets: borrowed (buckets are copied). All memory is taken here. Collective. */
 thaw_status thaw_exchange_create(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,
-                                 int n_buckets);
-void thaw_exchange_free(thaw_exchange *exchange); /* NULL is accepted. Not collective. */
+                                 int n_buckets, thaw_exchange_kind kind);
+/* NULL is accepted. Every bucket that was begun must be finished. Not collective. */
+void thaw_exchange_free(thaw_exchange *exchange);
 /* The bucket's values are final on this rank: its exchange may start. Every rank begins every bucket once a step, in
- * the same order. The bucket must not be touched until thaw_exchange_finish. */
+ * the same order, and of one exchange at a time. The bucket must not be touched until thaw_exchange_finish. */
 thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket);
-void thaw_exchange_poll(thaw_exchange *exchange); /* gives progress to what is in flight; cheap */
+/* Gives progress to what is in flight, and takes sums that have become possible; some microseconds if there is nothing to
+ * do. Any number of calls, other on each rank, gives the same bits. */
+void thaw_exchange_poll(thaw_exchange *exchange);
 /* Waits until every begun bucket holds the sum over ranks. Collective. */
 thaw_status thaw_exchange_finish(thaw_exchange *exchange);
 /* Bytes of payload handed to the exchange by this rank since creation: 4 per payload float of every begun bucket (counted
  * with one rank too, so that the figure is a property of the plan). */
 uint64_t thaw_exchange_bytes(const thaw_exchange *exchange);
+/* Bytes, pads included, whose sums were complete when thaw_exchange_finish was entered, since creation. Depends on timing;
+ * 0 with one rank and with THAW_EXCHANGE_MPI. */
+uint64_t thaw_exchange_hidden(const thaw_exchange *exchange);
+bool thaw_exchange_overlaps(const thaw_exchange *exchange); /* work between begin and finish hides the exchange */
+/* Bytes that an exchange of these buckets on P ranks holds beside the block, lists apart. */
+size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks);
 
 #ifdef __cplusplus
 }

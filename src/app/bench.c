@@ -332,7 +332,8 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
     if (status == THAW_OK)
         status = thaw_engine_create(&s.engine, plan, model, &s.hooks, s.parameters, s.gradients);
     THAW_GOTO(thaw_comm_agree(comm, status));
-    THAW_GOTO(thaw_exchange_create(&s.exchange, comm, s.gradients, plan->buckets, plan->n_buckets));
+    THAW_GOTO(thaw_exchange_create(&s.exchange, comm, s.gradients, plan->buckets, plan->n_buckets,
+                                   THAW_EXCHANGE_AUTO));
     s.record.exchange = s.exchange;
     for (int64_t run = -1; run < bench->repeat; run++) { /* the first touches all memory and is not counted */
         THAW_GOTO(thaw_comm_agree(comm, one_step(&s, run < 0 ? 0 : run)));

@@ -12,6 +12,7 @@ typedef struct stage_cost {
     thaw_plan *plan, *full;
     char *frozen;     /* "frozen 0-14, first trained: 15 block5_conv1" */
     size_t *memory;   /* bytes per rank, for each rank count */
+    size_t full_memory; /* were nothing frozen, for the first */
     int64_t *largest; /* images of a batch on one rank, for each rank count */
 } stage_cost;
 
@@ -60,7 +61,7 @@ static thaw_status plan_stage(stage_cost *at, const cost *c, int stage, bool *fl
     for (int i = c->n_ranks - 1; i >= 0; i--) { /* the first count comes last: its plan is kept */
         thaw_plan *plan = NULL;
         THAW_TRY(thaw_stage_plan(&plan, c->model, c->job, stage, flags, batch_statistics, (int)c->ranks[i]));
-        at->memory[i] = plan->memory_bytes;
+        at->memory[i] = plan->memory_bytes + thaw_exchange_memory(plan->buckets, plan->n_buckets, (int)c->ranks[i]);
         at->largest[i] = plan->max_batch;
         if (i == 0)
             at->plan = plan;
@@ -68,6 +69,8 @@ static thaw_status plan_stage(stage_cost *at, const cost *c, int stage, bool *fl
             thaw_plan_free(plan);
     }
     THAW_TRY(plan_unfrozen(at, c, stage, batch_statistics));
+    at->full_memory = at->full->memory_bytes +
+                      thaw_exchange_memory(at->full->buckets, at->full->n_buckets, (int)c->ranks[0]);
     at->frozen = thaw_strdup(thaw_freeze_describe(flags, c->model));
     return at->frozen ? THAW_OK : thaw_fail(THAW_RESOURCE, "not enough memory for the plan's words");
 }
@@ -100,7 +103,7 @@ static double ring_bytes(const thaw_plan *plan, int64_t ranks) {
     return 2.0 * (double)(ranks - 1) / (double)ranks * (double)plan->gradient_bytes;
 }
 
-static cJSON *memory_json(const thaw_plan_memory *m) {
+static cJSON *memory_json(const thaw_plan_memory *m, size_t exchange) {
     cJSON *object = cJSON_CreateObject();
     thaw_json_int(object, "weights", (int64_t)m->weights);
     thaw_json_int(object, "packed", (int64_t)m->packed);
@@ -111,6 +114,7 @@ static cJSON *memory_json(const thaw_plan_memory *m) {
     thaw_json_int(object, "suffix", (int64_t)m->suffix);
     thaw_json_int(object, "scratch", (int64_t)m->scratch);
     thaw_json_int(object, "input", (int64_t)m->input);
+    thaw_json_int(object, "exchange", (int64_t)exchange);
     return object;
 }
 
@@ -124,9 +128,9 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
     thaw_json_int(row, "non_trainable_params", plan->frozen_params);
     thaw_json_int(row, "gradient_bytes", plan->gradient_bytes);
     thaw_json_int(row, "full_gradient_bytes", plan->full_gradient_bytes);
-    thaw_json_int(row, "memory_bytes_per_rank", (int64_t)plan->memory_bytes);
-    thaw_json_int(row, "full_memory_bytes_per_rank", (int64_t)at->full->memory_bytes);
-    cJSON_AddItemToObject(row, "memory", memory_json(&plan->memory));
+    thaw_json_int(row, "memory_bytes_per_rank", (int64_t)at->memory[0]);
+    thaw_json_int(row, "full_memory_bytes_per_rank", (int64_t)at->full_memory);
+    cJSON_AddItemToObject(row, "memory", memory_json(&plan->memory, at->memory[0] - plan->memory_bytes));
     cJSON_AddNumberToObject(row, "forward_gflop", plan->forward_flop * 1e-9);
     cJSON_AddNumberToObject(row, "prefix_gflop", plan->prefix_flop * 1e-9);
     cJSON_AddNumberToObject(row, "backward_gflop", plan->backward_flop * 1e-9);
@@ -192,7 +196,7 @@ static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
         thaw_buffer_printf(text, "  %8lld %14lld %16s %24s\n", (long long)c->ranks[i], (long long)at->largest[i],
                            thaw_megabytes(&a, (double)at->memory[i]), thaw_megabytes(&b, ring_bytes(plan, c->ranks[i])));
     thaw_buffer_printf(text, "  memory were nothing frozen: %s on each of %lld rank%s\n",
-                       thaw_megabytes(&a, (double)at->full->memory_bytes), (long long)c->ranks[0],
+                       thaw_megabytes(&a, (double)at->full_memory), (long long)c->ranks[0],
                        c->ranks[0] == 1 ? "" : "s");
 }
 

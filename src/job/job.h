@@ -112,7 +112,8 @@ typedef struct thaw_job {
     int n_class_weights;          /* class_weight: {name or index: weight} */
     char **class_weight_keys;
     double *class_weights;
-    int64_t validation_batch_size; /* 0: as batch_size */
+    int64_t accumulate;            /* parts of a batch that go through the network one after the other, <= batch_size */
+    int64_t validation_batch_size; /* 0: as a part of a batch */
     /* stages */
     int n_stages;
     thaw_job_stage *stages;
@@ -128,6 +129,7 @@ typedef struct thaw_job {
     char *cache_folder;          /* expanded; NULL when not given */
     int64_t cache_variants;      /* draws of augmentation that an image has; 0: a new one in every epoch */
     bool cache_half;             /* precision: fp16 */
+    char *exchange;              /* auto | overlap | mpi */
     char *output_folder;         /* output: expanded; NULL when not given */
 } thaw_job;
 
@@ -138,8 +140,8 @@ thaw_status thaw_job_parse(thaw_job **out, const char *path, const char *text, c
 void thaw_job_free(thaw_job *job);
 /* The effective job as YAML that parses to the same job (paths absolute); thaw_free. For the run folder and the hash. */
 char *thaw_job_text(const thaw_job *job);
-/* Hash of what must not change on resume (all but data.threads, data.prefetch, checkpoint.*, output, and where the cache
- * is: cache.mode, cache.memory, cache.dir). */
+/* Hash of what must not change on resume (all but data.threads, data.prefetch, checkpoint.*, exchange, output, and where
+ * the cache is: cache.mode, cache.memory, cache.dir). */
 uint64_t thaw_job_hash(const thaw_job *job);
 /* Names of the keys in which two jobs differ, comma separated, for the refusal of resume; thaw_free. */
 char *thaw_job_difference(const thaw_job *a, const thaw_job *b);

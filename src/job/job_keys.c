@@ -73,8 +73,11 @@ const thaw_key thaw_keys[] = {
      "Seed of order, augmentation, dropout, split and initial weights."},
     {"training.batch_size", THAW_KEY_INT, JOB(batch_size), OFF, 1, 1048576, 0, NULL, "32", NULL,
      "Images per step, over all ranks."},
+    {"training.accumulate", THAW_KEY_INT, JOB(accumulate), OFF, 1, 1048576, 0, NULL, "1", NULL,
+     "Parts of a batch whose gradients are added before they are exchanged: a step remains batch_size images, memory is needed "
+     "for one part. Batch statistics (batch_norm_statistics: batch) are then those of each part."},
     {"training.validation_batch_size", THAW_KEY_INT, JOB(validation_batch_size), OFF, 1, 1048576, 0, NULL, NULL,
-     "batch_size", "Images per step of validation, over all ranks."},
+     "batch_size / accumulate", "Images per step of validation, over all ranks."},
     {"training.loss", THAW_KEY_LOSS, JOB(loss), JOB(loss_given), 0, 0, 0, NULL, NULL, "what fits the last layer",
      "binary_crossentropy, categorical_crossentropy or sparse_categorical_crossentropy (labels may be indices or "
      "one-hot for both), mean_squared_error (mse), mean_absolute_error (mae)."},
@@ -194,6 +197,9 @@ const thaw_key thaw_keys[] = {
     {"cache.precision", THAW_KEY_BOOL, JOB(cache_half), OFF, 0, 0, 0, "fp32|fp16", "fp32", NULL,
      "fp16 keeps activations as IEEE half, in half the memory. They are rounded whether they are kept or not, so that the "
      "result does not depend on mode; the error is reported. Beyond 65504 they are cut, with a warning."},
+    {"exchange", THAW_KEY_CHOICE, JOB(exchange), OFF, 0, 0, THAW_KEY_UNHASHED, "auto|overlap|mpi", "auto", NULL,
+     "How ranks sum gradients: overlap while the backward pass and the frozen layers' part of the next step are computed; mpi "
+     "by blocking MPI_Allreduce, for comparison; auto is overlap. With more than two ranks the two may round differently."},
     {"output", THAW_KEY_PATH, JOB(output_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL, "must be given to train",
      "Run folder: effective job, history, log, checkpoints, model.h5, best.h5."},
 };

@@ -371,6 +371,15 @@ static thaw_status check_data(thaw_job_reader *reader) {
     return THAW_OK;
 }
 
+static thaw_status check_training(thaw_job_reader *reader) {
+    const thaw_job *job = reader->job;
+    if (job->accumulate <= job->batch_size)
+        return THAW_OK;
+    return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(thaw_yaml_get(reader->tree->root, "training"), "accumulate"),
+                              "training.accumulate is %lld, and a batch has %lld images; give at most one part per image",
+                              (long long)job->accumulate, (long long)job->batch_size);
+}
+
 static thaw_status check_class_weight(thaw_job_reader *reader) {
     const thaw_job *job = reader->job;
     const thaw_yaml_node *weights = thaw_yaml_get(thaw_yaml_get(reader->tree->root, "training"), "class_weight");
@@ -426,6 +435,7 @@ thaw_status thaw_job_parse(thaw_job **out, const char *path, const char *text, c
     THAW_GOTO(read_section(&reader, "", tree->root));
     THAW_GOTO(check_model(&reader));
     THAW_GOTO(check_data(&reader));
+    THAW_GOTO(check_training(&reader));
     THAW_GOTO(check_class_weight(&reader));
     THAW_GOTO(check_monitors(&reader));
     *out = job;
@@ -476,7 +486,7 @@ void thaw_job_free(thaw_job *job) {
                      job->pooling, job->output,       job->train,        job->train_x,
                      job->train_y, job->validation,   job->preprocess,   job->validation_x,
                      job->monitor, job->validation_y, job->monitor_mode, job->output_folder,
-                     job->cache_mode, job->cache_folder};
+                     job->cache_mode, job->cache_folder, job->exchange};
     for (size_t j = 0; j < sizeof(texts) / sizeof(*texts); j++)
         thaw_free(texts[j]);
     thaw_free(job);

@@ -13,7 +13,7 @@
 #include "base/memory.h"
 #include "train/run.h"
 
-static const char MAGIC[8] = "THAWCKP1";
+static const char MAGIC[8] = "THAWCKP2";
 
 void thaw_optimizer_pack(thaw_buffer *out, const thaw_run *run) {
     const thaw_optimizer *o = run->optimizer;

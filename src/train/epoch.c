@@ -23,19 +23,27 @@ static int64_t batch_images(int64_t n, int64_t size, int64_t b) {
     return left < size ? left : size;
 }
 
-/* This rank's samples of the batches from `first` on: mine and starts (see thaw_loader_begin). */
-static void take_share(const thaw_run *run, const int64_t *order, int64_t n, int64_t size, int64_t first, int64_t batches,
-                       int64_t *mine, int64_t *starts) {
+/* Parts that a batch goes through the network in: `accumulate`, but none without images. */
+static int batch_parts(int64_t images, int64_t accumulate) { return (int)(images < accumulate ? images : accumulate); }
+
+/* This rank's samples of the batches from `first` on, each in parts: mine and starts (see thaw_loader_begin); returns the
+ * number of parts. */
+static int64_t take_share(const thaw_run *run, const int64_t *order, int64_t n, int64_t size, int64_t accumulate, int64_t first,
+                          int64_t batches, int64_t *mine, int64_t *starts) {
     int rank = thaw_comm_rank(run->comm), ranks = thaw_comm_size(run->comm);
+    int64_t done = 0, at = 0;
     starts[0] = 0;
     for (int64_t b = first; b < batches; b++) {
         int64_t images = batch_images(n, size, b);
-        int64_t lo = thaw_share(images, rank, ranks), hi = thaw_share(images, rank + 1, ranks);
-        int64_t at = starts[b - first];
-        for (int64_t i = lo; i < hi; i++)
-            mine[at++] = order[b * size + i];
-        starts[b - first + 1] = at;
+        int parts = batch_parts(images, accumulate);
+        for (int p = 0; p < parts; p++) {
+            int64_t from = thaw_share(images, p, parts), width = thaw_share(images, p + 1, parts) - from;
+            for (int64_t i = thaw_share(width, rank, ranks); i < thaw_share(width, rank + 1, ranks); i++)
+                mine[at++] = order[b * size + from + i];
+            starts[++done] = at;
+        }
     }
+    return done;
 }
 
 static double lap(double *mark) {
@@ -63,43 +71,94 @@ static void show_progress(thaw_run *run, int64_t step, int64_t steps, double epo
               run->sums.loss / images, metrics, rate, (int)left / 60, (int)left % 60);
 }
 
+/* What a part of a step starts from: a batch of this rank whose boundary lies in the engine's slots. */
+typedef struct start {
+    bool ready;
+    thaw_status status; /* of the loader or the cache */
+    char message[1024]; /* of a failure, which is told when its step comes */
+    thaw_batch batch;   /* empty after a failure: the rank enters the collectives with nothing */
+} start;
 
-/* One step: compute on this rank's images, exchange, agree, update. */
-static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *stop) {
-    const thaw_job *job = run->job;
-    thaw_tally *tally = &run->epoch_tally;
-    thaw_phases *t = &tally->phases;
-    double control[CONTROL_WORDS] = {0}, mark = thaw_clock();
-    uint64_t handed_before = thaw_exchange_bytes(run->exchange);
-    thaw_batch batch = {0};
-    thaw_sums sums = {0};
-    thaw_status mine = thaw_loader_next(run->loader, &batch);
-    if (mine == THAW_OK && thaw_cache_on(run->cache))
-        mine = thaw_cache_load(run->cache, batch.n, batch.samples, run->at.total_epochs);
-    if (mine != THAW_OK)
-        batch.n = 0; /* enters the collectives with nothing */
+/* Loads the next batch and runs the prefix on it. Nothing here depends on weights that are trained or on other ranks, so this
+ * may happen while the gradients of the step before are under way; that step's batch and boundary must not be needed any
+ * more. Not collective. */
+static void prepare(thaw_run *run, start *next) {
+    thaw_phases *t = &run->epoch_tally.phases;
+    double mark = thaw_clock();
+    next->batch = (thaw_batch){0};
+    next->status = thaw_loader_next(run->loader, &next->batch);
+    thaw_exchange_poll(run->exchange);
+    if (next->status == THAW_OK && thaw_cache_on(run->cache))
+        next->status = thaw_cache_load(run->cache, next->batch.n, next->batch.samples, run->at.total_epochs);
+    thaw_exchange_poll(run->exchange);
+    if (next->status != THAW_OK) {
+        snprintf(next->message, sizeof next->message, "%s", thaw_message());
+        next->batch.n = 0;
+    }
     t->input += lap(&mark);
-
-    int64_t images = batch_images(run->train->n, job->batch_size, step);
-    thaw_draws draws = {job->seed, (uint32_t)run->at.total_epochs, batch.samples};
     if (!thaw_cache_on(run->cache)) {
-        thaw_engine_prefix(run->engine, batch.n, batch.x);
-        thaw_cache_round(run->cache, batch.n);
+        thaw_engine_prefix(run->engine, next->batch.n, next->batch.x);
+        thaw_cache_round(run->cache, next->batch.n);
     }
     t->prefix += lap(&mark);
+    next->ready = true;
+}
+
+/* One part of a step: forward, loss and backward on this rank's images of it. The last one hands the gradients of all to the
+ * exchange. [in,out] begin: of this part on entry, if it is ready. `mine`: the step's failure on this rank so far. Collective
+ * with batch statistics. */
+static thaw_status compute_part(thaw_run *run, start *begin, int64_t images, int part, int parts, thaw_status mine,
+                                thaw_sums *sums) {
+    thaw_phases *t = &run->epoch_tally.phases;
+    if (!begin->ready)
+        prepare(run, begin);
+    begin->ready = false;
+    const thaw_batch batch = begin->batch;
+    if (mine == THAW_OK && begin->status != THAW_OK)
+        mine = thaw_fail(begin->status, "%s", begin->message);
+    double mark = thaw_clock();
+    thaw_draws draws = {run->job->seed, (uint32_t)run->at.total_epochs, batch.samples};
     const float *z = thaw_engine_forward(run->engine, batch.n, &draws);
     float *dz = thaw_engine_output_gradient(run->engine);
-    thaw_status loss_status = thaw_objective_batch(&run->objective, batch.n, z, batch.y, 1.0 / (double)images, dz, &sums);
+    thaw_status loss_status = mine == THAW_OK ? thaw_objective_batch(&run->objective, batch.n, z, batch.y,
+                                                                     1.0 / (double)images, dz, sums)
+                                              : THAW_OK;
     if (mine == THAW_OK)
         mine = loss_status;
     t->suffix += lap(&mark);
+    run->fresh = part == 0;
+    run->collecting = part + 1 < parts;
     thaw_engine_backward(run->engine);
+    if (run->collecting)
+        thaw_engine_update_statistics(run->engine);
     t->backward += lap(&mark);
+    return mine;
+}
 
+/* One step: compute on this rank's images, exchange, agree, update. [in,out] begin: of this step on entry, if it is ready;
+ * of the next one on return, if the exchange left time for it. */
+static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *save, bool *stop) {
+    const thaw_job *job = run->job;
+    thaw_tally *tally = &run->epoch_tally;
+    thaw_phases *t = &tally->phases;
+    double control[CONTROL_WORDS] = {0};
+    uint64_t handed_before = thaw_exchange_bytes(run->exchange), hidden_before = thaw_exchange_hidden(run->exchange);
+    thaw_sums sums = {0};
+    int64_t images = batch_images(run->train->n, job->batch_size, step);
+    int parts = batch_parts(images, job->accumulate);
+    thaw_status mine = THAW_OK;
+    for (int p = 0; p < parts; p++)
+        mine = compute_part(run, begin, images, p, parts, mine, &sums);
+
+    control[CONTROL_STOP] = run->options->stop && *run->options->stop;
+    bool last = step + 1 == thaw_batches(run->train->n, job->batch_size);
+    if (mine == THAW_OK && !last && control[CONTROL_STOP] == 0.0 && thaw_exchange_overlaps(run->exchange))
+        prepare(run, begin);
+    double mark = thaw_clock();
     thaw_status exchanged = thaw_exchange_finish(run->exchange);
     tally->exchanged += (int64_t)(thaw_exchange_bytes(run->exchange) - handed_before);
+    tally->hidden += (int64_t)(thaw_exchange_hidden(run->exchange) - hidden_before);
     control[CONTROL_FAILED] = mine != THAW_OK;
-    control[CONTROL_STOP] = run->options->stop && *run->options->stop;
     control[CONTROL_CHECKPOINT] = thaw_comm_rank(run->comm) == 0 && job->checkpoint_minutes > 0.0 &&
                                   thaw_clock() - run->last_checkpoint > 60.0 * job->checkpoint_minutes;
     control[CONTROL_NONFINITE] = !isfinite(sums.loss);
@@ -141,19 +200,20 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
 thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
     const thaw_job *job = run->job;
     int64_t n = run->train->n, steps = thaw_batches(n, job->batch_size);
+    start begin = {0};
     *stopped = false;
     THAW_TRY(thaw_cache_fill(run, stopped));
     if (*stopped)
         return thaw_checkpoint_save(run);
     double started = thaw_clock(), before = run->sums.images;
     thaw_epoch_order(run->order, n, job->seed, run->at.total_epochs, job->shuffle);
-    take_share(run, run->order, n, job->batch_size, run->at.step, steps, run->mine, run->starts);
-    THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->loader, run->mine, run->starts, steps - run->at.step,
-                                                          run->at.total_epochs)));
+    int64_t parts = take_share(run, run->order, n, job->batch_size, job->accumulate, run->at.step, steps, run->mine,
+                               run->starts);
+    THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->loader, run->mine, run->starts, parts, run->at.total_epochs)));
     while (run->at.step < steps) {
         double step_started = thaw_clock();
         bool save = false, stop = false;
-        THAW_TRY(train_step(run, run->at.step, &save, &stop));
+        THAW_TRY(train_step(run, run->at.step, &begin, &save, &stop));
         run->at.step++;
         run->at.total_steps++;
         run->epoch_tally.seconds += thaw_clock() - step_started;
@@ -174,14 +234,14 @@ thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
 
 thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
     int64_t n = run->validation->n;
-    int64_t size = run->job->validation_batch_size ? run->job->validation_batch_size : run->job->batch_size;
+    int64_t size = thaw_validation_images(run->job);
     int64_t batches = thaw_batches(n, size);
     double started = thaw_clock();
     thaw_objective objective = run->objective;
     objective.class_weight = NULL; /* as in Keras, class weights are for training */
     *sums = (thaw_sums){0};
     thaw_epoch_order(run->order, n, 0, 0, false);
-    take_share(run, run->order, n, size, 0, batches, run->mine, run->starts);
+    take_share(run, run->order, n, size, 1, 0, batches, run->mine, run->starts);
     THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->validation_loader, run->mine, run->starts, batches, 0)));
     thaw_status status = THAW_OK;
     for (int64_t b = 0; b < batches && status == THAW_OK; b++) { /* no collective inside: a failure is agreed behind */

@@ -46,8 +46,10 @@ thaw_status thaw_record_start(const thaw_run *run, bool resumed) {
     thaw_event_integer(event, "images", run->train->n);
     thaw_event_integer(event, "validation_images", run->validation ? run->validation->n : 0);
     thaw_event_integer(event, "batch_size", run->job->batch_size);
+    thaw_event_integer(event, "accumulate", run->job->accumulate);
     thaw_event_text(event, "preprocess", thaw_preprocess_name(run->preprocess));
     thaw_event_text(event, "loss", thaw_loss_name(run->objective.loss));
+    thaw_event_text(event, "exchange", run->job->exchange);
     thaw_free(cpu);
     return thaw_event_write(run->events, event);
 }
@@ -112,7 +114,9 @@ thaw_status thaw_record_stage(const thaw_run *run) {
     thaw_event_integer(event, "non_trainable_params", plan->frozen_params);
     thaw_event_integer(event, "gradient_bytes", plan->gradient_bytes);
     thaw_event_integer(event, "full_gradient_bytes", plan->full_gradient_bytes);
-    thaw_event_integer(event, "memory_bytes_per_rank", (int64_t)plan->memory_bytes);
+    thaw_event_integer(event, "memory_bytes_per_rank",
+                       (int64_t)(plan->memory_bytes + thaw_exchange_memory(plan->buckets, plan->n_buckets,
+                                                                           thaw_comm_size(run->comm))));
     thaw_event *flop = thaw_event_object(event, "flop"); /* per image */
     thaw_event_number(flop, "forward", plan->forward_flop);
     thaw_event_number(flop, "prefix", plan->prefix_flop);
@@ -151,6 +155,7 @@ thaw_status thaw_record_epoch(const thaw_run *run, const thaw_values *values) {
     thaw_event_number(event, "images_per_second", t->seconds > 0.0 ? run->sums.images / t->seconds : 0.0);
     thaw_event_integer(event, "exchanged_bytes", t->exchanged);
     thaw_event_integer(event, "exchanged_bytes_if_unfrozen", t->steps * plan->full_gradient_bytes);
+    thaw_event_integer(event, "hidden_bytes", t->hidden);
     thaw_event_integer(event, "other_bytes", t->other);
     thaw_event *phases = thaw_event_object(event, "phases");
     thaw_event_number(phases, "input", t->phases.input);

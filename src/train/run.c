@@ -76,6 +76,7 @@ static void add_tally(thaw_tally *sum, const thaw_tally *part) {
     sum->validation_seconds += part->validation_seconds;
     sum->steps += part->steps;
     sum->exchanged += part->exchanged;
+    sum->hidden += part->hidden;
     sum->other += part->other;
 }
 

@@ -20,7 +20,8 @@
 #include "train/loss.h"
 #include "train/optimizer.h"
 
-/* Seconds of an epoch by what the rank did. */
+/* Seconds of an epoch by what the rank did. Work is counted with the polls in it, which also add what other ranks sent;
+ * wait is what finishing the exchange and agreeing on the step take beside the work. */
 typedef struct thaw_phases {
     double input, prefix, suffix, backward, wait, update;
 } thaw_phases;
@@ -31,6 +32,7 @@ typedef struct thaw_tally {
     double seconds, validation_seconds; /* of training steps, of validation */
     int64_t steps;
     int64_t exchanged; /* bytes of gradients handed to the exchange */
+    int64_t hidden;    /* bytes of these whose sums were there before they were waited for */
     int64_t other;     /* bytes of all other traffic: control words, batch statistics, sums of validation */
 } thaw_tally;
 
@@ -67,6 +69,8 @@ typedef struct thaw_run {
     thaw_engine *engine;
     thaw_hooks hooks;
     float *parameters, *gradients; /* plan->count floats */
+    float *earlier; /* the same, with training.accumulate: gradients of the parts of the batch that are done; else NULL */
+    bool collecting, fresh; /* the part under way is not the last of its batch; it is the first */
     thaw_exchange *exchange;
     thaw_status exchange_status; /* first failure inside a hook */
     thaw_optimizer *optimizer;
@@ -100,6 +104,9 @@ void thaw_run_close(thaw_run *run); /* also after a failure. Collective. */
 /* stage.c */
 /* The plan's estimate against the memory of this host, on which several ranks may run. THAW_RESOURCE. */
 thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what);
+/* Images over all ranks that go through the engine at once: in a training step, in validation. */
+int64_t thaw_part_images(const thaw_job *job);
+int64_t thaw_validation_images(const thaw_job *job);
 /* Decoding threads of a rank; `given` 0 chooses. */
 int thaw_decoding_threads(int64_t given);
 /* How samples are read for epochs of the stage, when nothing is cached. */

@@ -10,6 +10,7 @@
 #include "thaw/train.h"
 #include "train/head.h"
 #include "train/optimizer.h"
+#include "train/run.h"
 
 /* File names of keras.applications' official weights. */
 static const char *official_stem(const char *name) {
@@ -188,14 +189,15 @@ thaw_status thaw_stage_flags(bool *trainable, bool *batch_statistics, const thaw
 
 thaw_status thaw_stage_plan(thaw_plan **out, const thaw_model *model, const thaw_job *job, int stage,
                             const bool *trainable, const bool *batch_statistics, int ranks) {
-    int64_t validation = job->validation_batch_size ? job->validation_batch_size : job->batch_size;
-    int64_t largest = validation > job->batch_size ? validation : job->batch_size;
+    int64_t part = thaw_part_images(job), validation = thaw_validation_images(job);
+    int64_t largest = validation > part ? validation : part;
     thaw_plan_request request = {
         .model = model,
         .trainable = trainable,
         .batch_statistics = batch_statistics,
         .max_batch = (largest + ranks - 1) / ranks,
-        .optimizer_slots = thaw_optimizer_slots(&job->stages[stage].optimizer),
+        /* the sum of earlier parts is one float more */
+        .optimizer_slots = thaw_optimizer_slots(&job->stages[stage].optimizer) + (job->accumulate > 1),
     };
     return thaw_plan_compile(out, &request);
 }

@@ -10,11 +10,28 @@
 
 static void hook_poll(void *payload) {
     thaw_run *run = payload;
-    thaw_exchange_poll(run->exchange);
+    if (run->exchange)
+        thaw_exchange_poll(run->exchange);
+}
+
+/* out = a + b (count); a NULL: out = b. */
+static void add(float *out, const float *a, const float *b, size_t count) {
+#pragma omp parallel for simd schedule(static) if (count > 65536)
+    for (size_t i = 0; i < count; i++)
+        out[i] = a ? a[i] + b[i] : b[i];
 }
 
 static void hook_bucket_ready(void *payload, int bucket) {
     thaw_run *run = payload;
+    if (run->earlier) {
+        const thaw_bucket *b = &run->plan->buckets[bucket];
+        float *sum = run->earlier + b->offset, *gradients = run->gradients + b->offset;
+        if (run->collecting) {
+            add(sum, run->fresh ? NULL : sum, gradients, b->count);
+            return;
+        }
+        add(gradients, run->fresh ? NULL : sum, gradients, b->count);
+    }
     thaw_status status = thaw_exchange_begin(run->exchange, bucket);
     if (run->exchange_status == THAW_OK)
         run->exchange_status = status;
@@ -28,13 +45,20 @@ static void hook_reduce_sum(void *payload, double *values, size_t count) {
         run->exchange_status = status;
 }
 
+int64_t thaw_part_images(const thaw_job *job) { return (job->batch_size + job->accumulate - 1) / job->accumulate; }
+
+int64_t thaw_validation_images(const thaw_job *job) {
+    return job->validation_batch_size ? job->validation_batch_size : thaw_part_images(job);
+}
+
 thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what) {
     double total = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    double wanted = (double)plan->memory_bytes * (double)thaw_comm_local_size(comm);
-    if (wanted > total)
+    double one = (double)plan->memory_bytes +
+                 (double)thaw_exchange_memory(plan->buckets, plan->n_buckets, thaw_comm_size(comm));
+    if (one * (double)thaw_comm_local_size(comm) > total)
         return thaw_fail(THAW_RESOURCE, "%s needs %.2f GiB on each of %d ranks of this host, which has %.2f GiB: use a smaller "
                                         "batch size or spread the ranks over more hosts",
-                         what, (double)plan->memory_bytes / 0x1p30, thaw_comm_local_size(comm), total / 0x1p30);
+                         what, one / 0x1p30, thaw_comm_local_size(comm), total / 0x1p30);
     return THAW_OK;
 }
 
@@ -69,7 +93,7 @@ thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validati
     const thaw_job *job = run->job;
     const thaw_shape *in = &run->model->nodes[run->model->input].shape;
     int ranks = thaw_comm_size(run->comm);
-    int64_t batch = validation && job->validation_batch_size ? job->validation_batch_size : job->batch_size;
+    int64_t batch = validation ? thaw_validation_images(job) : thaw_part_images(job);
     return (thaw_loader_options){
         .shape = {in->dim[0], in->rank > 1 ? in->dim[1] : 0, in->rank > 2 ? in->dim[2] : 0},
         .preprocess = run->preprocess,
@@ -102,8 +126,8 @@ thaw_status thaw_stage_make_loaders(thaw_run *run) {
 /* Order and shares of a pass, for the larger dataset: an epoch allocates nothing. */
 static thaw_status make_order(thaw_run *run) {
     const thaw_job *job = run->job;
-    int64_t size = job->validation_batch_size ? job->validation_batch_size : job->batch_size;
-    int64_t n = run->train->n, batches = thaw_batches(n, job->batch_size);
+    int64_t size = thaw_validation_images(job);
+    int64_t n = run->train->n, batches = thaw_batches(n, job->batch_size) * job->accumulate;
     if (run->validation && run->validation->n > n)
         n = run->validation->n;
     if (run->validation && thaw_batches(run->validation->n, size) > batches)
@@ -188,6 +212,12 @@ static thaw_status make_best(thaw_run *run) {
     return run->best ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for a copy of the best weights");
 }
 
+static thaw_exchange_kind exchange_kind(const thaw_job *job) {
+    return strcmp(job->exchange, "mpi") == 0       ? THAW_EXCHANGE_MPI
+           : strcmp(job->exchange, "overlap") == 0 ? THAW_EXCHANGE_OVERLAP
+                                                   : THAW_EXCHANGE_AUTO;
+}
+
 thaw_status thaw_stage_begin(thaw_run *run) {
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
     bool fresh = run->at.epoch == 0 && run->at.step == 0;
@@ -198,6 +228,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_comm_same(run->comm, "the plan of the stage", thaw_plan_hash(plan), THAW_REPLICAS));
     run->parameters = thaw_comm_alloc(run->comm, plan->count);
     run->gradients = thaw_comm_alloc(run->comm, plan->count);
+    if (run->job->accumulate > 1 && !(run->earlier = thaw_calloc(plan->count, sizeof *run->earlier)))
+        status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of earlier parts of a batch");
     run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run, NULL};
     if (!run->parameters || !run->gradients)
         status = thaw_fail(THAW_RESOURCE, "no memory for %zu trained parameters and their gradients", plan->count);
@@ -208,7 +240,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_comm_agree(run->comm, status));
     THAW_TRY(thaw_cache_begin(run));
     THAW_TRY(thaw_stage_make_loaders(run));
-    THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets));
+    THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets,
+                                  exchange_kind(run->job)));
     if (fresh) {
         thaw_decisions_stage(&run->decisions);
         run->stage_tally = (thaw_tally){0};
@@ -265,6 +298,7 @@ void thaw_stage_release(thaw_run *run) {
     thaw_engine_free(run->engine);
     thaw_comm_free(run->comm, run->parameters);
     thaw_comm_free(run->comm, run->gradients);
+    thaw_free(run->earlier);
     thaw_optimizer_free(run->optimizer);
     for (int i = 0; run->segment_names && i < run->plan->n_tensors; i++)
         thaw_free(run->segment_names[i]);
@@ -278,7 +312,7 @@ void thaw_stage_release(thaw_run *run) {
     run->loader = run->validation_loader = NULL;
     run->exchange = NULL;
     run->engine = NULL;
-    run->parameters = run->gradients = run->best = NULL;
+    run->parameters = run->gradients = run->earlier = run->best = NULL;
     run->optimizer = NULL;
     run->segment_names = NULL;
     run->segments = NULL;

@@ -182,7 +182,7 @@ static void check_exchange(thaw_comm *comm) {
     float *block = thaw_comm_alloc(comm, 100048);
     CHECK(block && (uintptr_t)block % 64 == 0 && block[0] == 0.0f && block[100047] == 0.0f);
     thaw_exchange *exchange = NULL;
-    CHECK(thaw_exchange_create(&exchange, comm, block, buckets, 3) == THAW_OK);
+    CHECK(thaw_exchange_create(&exchange, comm, block, buckets, 3, THAW_EXCHANGE_AUTO) == THAW_OK);
     for (int step = 0; step < 3; step++) {
         for (int i = 0; i < 100048; i++)
             block[i] = (float)(i % 100 + rank);
@@ -206,11 +206,11 @@ static void check_exchange(thaw_comm *comm) {
     thaw_exchange_free(exchange);
     if (size > 1) { /* ranks that cut differently */
         thaw_bucket mine = {0, rank ? 32 : 16, 16};
-        CHECK(thaw_exchange_create(&exchange, comm, block, &mine, 1) == THAW_INTERNAL);
+        CHECK(thaw_exchange_create(&exchange, comm, block, &mine, 1, THAW_EXCHANGE_AUTO) == THAW_INTERNAL);
         CHECK(!exchange && strstr(thaw_message(), "rank 1 ("));
         if (rank == size - 1)
             thaw_memory_fail_after(1);
-        CHECK(thaw_exchange_create(&exchange, comm, block, buckets, 1) == THAW_RESOURCE);
+        CHECK(thaw_exchange_create(&exchange, comm, block, buckets, 1, THAW_EXCHANGE_AUTO) == THAW_RESOURCE);
         if (rank == size - 1)
             thaw_memory_fail_after(1);
         CHECK(thaw_comm_alloc(comm, 16) == NULL); /* all have the block or none */

@@ -113,6 +113,8 @@ static void test_defaults(void **state) {
     assert_true(job->checkpoint_minutes == 10);
     assert_int_equal(job->checkpoint_keep, 2);
     assert_null(job->output_folder);
+    assert_string_equal(job->exchange, "auto");
+    assert_int_equal(job->accumulate, 1);
     assert_string_equal(job->cache_mode, "auto");
     assert_int_equal(job->cache_memory, 0);
     assert_null(job->cache_folder);
@@ -429,6 +431,20 @@ static void test_out_of_memory(void **state) {
     assert_int_equal(thaw_memory_live(), live);
 }
 
+/* How a step is cut and summed. */
+static void test_step_keys(void **state) {
+    (void)state;
+    const char *all[] = {"training.batch_size=8", "training.accumulate=8", "exchange=mpi"};
+    thaw_job *job = parse(MINIMAL, all, 3);
+    assert_int_equal(job->accumulate, 8);
+    assert_string_equal(job->exchange, "mpi");
+    thaw_job_free(job);
+    refuse_set("exchange=ring", "exchange is 'ring'|one of auto, overlap, mpi");
+    refuse_set("exchange=[mpi]", "exchange");
+    refuse_set("training.accumulate=33", "training.accumulate is 33|at most one part per image");
+    refuse_set("training.accumulate=0", "training.accumulate");
+}
+
 /* cache: a word is short for its mode; sizes with and without units. */
 static void test_cache(void **state) {
     (void)state;
@@ -484,7 +500,7 @@ static void test_cache(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_design_example),
-        cmocka_unit_test(test_defaults), cmocka_unit_test(test_cache),
+        cmocka_unit_test(test_defaults), cmocka_unit_test(test_cache), cmocka_unit_test(test_step_keys),
         cmocka_unit_test(test_optimizer_defaults),
         cmocka_unit_test(test_callbacks),
         cmocka_unit_test(test_keras_names),

@@ -28,6 +28,7 @@ static const char *const FULL =
     "training:\n"
     "  seed: 123456789012345\n"
     "  batch_size: 12\n"
+    "  accumulate: 3\n"
     "  validation_batch_size: 13\n"
     "  loss: mae\n"
     "  metrics: [mse, accuracy, mae]\n"
@@ -46,6 +47,7 @@ static const char *const FULL =
     "  - {name: second stage, freeze: none, early_stopping: none, optimizer: {name: sgd, keep_state: true}}\n"
     "checkpoint: {every_epochs: 0, every_minutes: 2.5, keep: 5}\n"
     "cache: {mode: off, memory: 1.5 GiB, dir: rows}\n"
+    "exchange: mpi\n"
     "output: out\n";
 
 static void expect_round_trip(const char *text, const char *const *set, int n_set) {
@@ -114,7 +116,8 @@ static void test_hash(void **state) {
                                           "data.prefetch=2",
                                           "cache=memory",
                                           "cache.memory=3",
-                                          "cache.dir=/elsewhere"};
+                                          "cache.dir=/elsewhere",
+                                          "exchange=auto"};
     static const char *const seen[] = {"model.base=b.h5",
                                        "model.pooling=avg",
                                        "model.head.1.Dense.units=5",
@@ -125,6 +128,7 @@ static void test_hash(void **state) {
                                        "cache.precision=fp16",
                                        "training.seed=2",
                                        "training.batch_size=4",
+                                       "training.accumulate=2",
                                        "training.metrics=[mse]",
                                        "training.class_weight={\"yes\": 0.2, 1: 3}",
                                        "stages.0.epochs=10",

@@ -121,7 +121,7 @@ static void test_exchange(void **state) {
     for (int i = 0; i < 48; i++)
         block[i] = (float)i;
     thaw_exchange *exchange = NULL;
-    assert_int_equal(thaw_exchange_create(&exchange, comm, block, buckets, 2), THAW_OK);
+    assert_int_equal(thaw_exchange_create(&exchange, comm, block, buckets, 2, THAW_EXCHANGE_AUTO), THAW_OK);
     for (int step = 1; step <= 2; step++) {
         assert_int_equal(thaw_exchange_begin(exchange, 0), THAW_OK);
         thaw_exchange_poll(exchange);
@@ -147,20 +147,20 @@ static void test_exchange_refusals(void **state) {
     thaw_exchange *exchange = (thaw_exchange *)(void *)block;
     const thaw_bucket overlap[] = {{0, 17, 17}, {16, 32, 32}}, huge[] = {{SIZE_MAX - 3, 8, 8}}, wide[] = {{0, SIZE_MAX / 2, 1}};
     const thaw_bucket good[] = {{0, 16, 16}}, more[] = {{0, 16, 17}};
-    assert_int_equal(thaw_exchange_create(&exchange, comm, block, overlap, 2), THAW_INTERNAL);
+    assert_int_equal(thaw_exchange_create(&exchange, comm, block, overlap, 2, THAW_EXCHANGE_AUTO), THAW_INTERNAL);
     assert_null(exchange);
-    assert_int_equal(thaw_exchange_create(&exchange, comm, block, huge, 1), THAW_INTERNAL);
-    assert_int_equal(thaw_exchange_create(&exchange, comm, block, wide, 1), THAW_INTERNAL);
-    assert_int_equal(thaw_exchange_create(&exchange, comm, block, more, 1), THAW_INTERNAL);
-    assert_int_equal(thaw_exchange_create(&exchange, comm, NULL, good, 1), THAW_INTERNAL);
-    assert_int_equal(thaw_exchange_create(&exchange, comm, block, good, -1), THAW_INTERNAL);
+    assert_int_equal(thaw_exchange_create(&exchange, comm, block, huge, 1, THAW_EXCHANGE_AUTO), THAW_INTERNAL);
+    assert_int_equal(thaw_exchange_create(&exchange, comm, block, wide, 1, THAW_EXCHANGE_AUTO), THAW_INTERNAL);
+    assert_int_equal(thaw_exchange_create(&exchange, comm, block, more, 1, THAW_EXCHANGE_AUTO), THAW_INTERNAL);
+    assert_int_equal(thaw_exchange_create(&exchange, comm, NULL, good, 1, THAW_EXCHANGE_AUTO), THAW_INTERNAL);
+    assert_int_equal(thaw_exchange_create(&exchange, comm, block, good, -1, THAW_EXCHANGE_AUTO), THAW_INTERNAL);
     for (int64_t n = 1; n <= 4; n++) {
         thaw_memory_fail_after(n);
-        assert_int_equal(thaw_exchange_create(&exchange, comm, block, good, 1), THAW_RESOURCE);
+        assert_int_equal(thaw_exchange_create(&exchange, comm, block, good, 1, THAW_EXCHANGE_AUTO), THAW_RESOURCE);
         assert_null(exchange);
     }
     thaw_memory_fail_after(-1);
-    assert_int_equal(thaw_exchange_create(&exchange, comm, NULL, NULL, 0), THAW_OK); /* nothing is trained */
+    assert_int_equal(thaw_exchange_create(&exchange, comm, NULL, NULL, 0, THAW_EXCHANGE_AUTO), THAW_OK); /* nothing is trained */
     assert_int_equal(thaw_exchange_finish(exchange), THAW_OK);
     thaw_exchange_free(exchange);
     thaw_comm_free(comm, block);

@@ -1,0 +1,375 @@
+/* Sums of float arrays over ranks that move on while the caller computes: point-to-point messages and a state machine,
+ * because MPI_Iallreduce of Open MPI 4.1 stands still between calls and sums in an order that depends on P and the size.
+ *
+ * Arrays are cut into chunks; up to `window` chunks are under way. A chunk goes through rounds: messages are posted, and once
+ * all have arrived the values are combined and the next round is posted. Whatever the messages' timing, an element's sum is
+ * taken in one tree over the ranks (thaw/comm.h): the r = P - 2^s ranks that exceed a power of two are folded into their
+ * neighbours (ranks 2i+1 into 2i, i < r), the 2^s sums that are left form a balanced binary tree, nearest neighbours first.
+ * Thakur, Rabenseifner, Gropp 2005, https://doi.org/10.1177/1094342005051521, there in the order of most distance first.
+ *
+ *   doubling   small chunks and P = 2. Round d: exchange the whole chunk with the neighbour at distance 2^d, add.
+ *   owners     P up to 8. Send each rank its part of the chunk; sum one's own part of all ranks in the tree; send it to all.
+ *              Two rounds whatever P is: between two polls one round passes, so rounds are what can be too many.
+ *   halving    more ranks. Round d: exchange halves of the region with the neighbour at distance 2^d, keep one; then back.
+ *
+ * Chunk number q takes slot q mod window once chunk q - window is done on this rank. Hence tags (slot, round) suffice: of two
+ * messages with one tag between two ranks the earlier was sent and is received first. */
+#include <limits.h>
+#include <mpi.h>
+#include <string.h>
+
+#include "base/memory.h"
+#include "comm_mpi.h"
+#include "exchange.h"
+
+enum {
+    CHUNK = 1 << 17,       /* floats: 512 KiB */
+    WINDOW = 32,           /* chunks: 16 MiB of staging at most */
+    SMALL = 8192,          /* floats of a chunk for which doubling costs no more than other schemes */
+    OWNERS_AUTO = 8,       /* ranks up to which owners is taken, */
+    OWNERS_MOST = 16,      /* and up to which it works */
+    ALIGN = 16,            /* floats of a cache line; parts begin on one */
+    SLACK = ALIGN * (OWNERS_MOST + 2), /* floats that rounding to ALIGN adds to the staging of owners */
+    ROUNDS = 64,           /* more than any scheme has: 2 log2 P, fold and unfold */
+    IDLE_TRIES = 4,        /* looks that find nothing before a poll gives up */
+    ADD_BLOCK = 2048,      /* floats that stay in the first-level cache while P parts are summed */
+    PARALLEL = 1 << 15     /* floats from which threads help to add */
+};
+
+typedef struct slot {
+    float *values; /* (count) of the caller */
+    float *staging;
+    size_t count;
+    thaw_scheme scheme;
+    int round, pending; /* messages of the round that have not ended */
+    bool busy;
+} slot;
+
+typedef struct span {
+    float *values;
+    size_t count;
+} span;
+
+struct thaw_allreduce {
+    MPI_Comm world;
+    int rank, size;
+    int fold, levels; /* P = 2^levels + fold */
+    int place;        /* of this rank among 2^levels; -1: folded into its neighbour */
+    thaw_scheme scheme;
+    size_t chunk;
+    int window, messages; /* messages: most of a chunk at once */
+    float *staging; /* (window, chunk + SLACK) */
+    slot *slots;    /* window */
+    MPI_Request *requests;    /* (window, messages) */
+    int *ended;               /* window * messages */
+    span *line;     /* arrays begun since the last finish */
+    int n_line, at; /* at: the one to be cut next, */
+    size_t cut;     /* from this float on */
+    int64_t first, next;      /* numbers of the oldest chunk that is not done and of the next one */
+    size_t left;              /* floats begun and not summed */
+};
+
+static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
+static size_t align_up(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
+
+static void add(float *restrict to, const float *restrict from, size_t n) {
+#pragma omp parallel for simd schedule(static) if (n > PARALLEL)
+    for (size_t i = 0; i < n; i++)
+        to[i] += from[i];
+}
+
+/* The rank at a place of the binary tree. */
+static int rank_at(const thaw_allreduce *a, int place) { return place < a->fold ? 2 * place : place + a->fold; }
+
+/* Where owner `o`'s part of a chunk begins. */
+static size_t part_begin(const thaw_allreduce *a, size_t count, int o) {
+    return smaller(count, align_up(count / (size_t)a->size * (size_t)o + count % (size_t)a->size * (size_t)o / (size_t)a->size));
+}
+
+/* What a place keeps of a chunk after `rounds` halvings. */
+static span region(size_t count, float *values, int place, int rounds) {
+    span kept = {values, count};
+    for (int d = 0; d < rounds; d++) {
+        const size_t half = smaller(kept.count, align_up(kept.count / 2));
+        if (place >> d & 1)
+            kept = (span){kept.values + half, kept.count - half};
+        else
+            kept.count = half;
+    }
+    return kept;
+}
+
+static int tag_of(const thaw_allreduce *a, const slot *s) { return (int)(s - a->slots) * ROUNDS + s->round; }
+
+static MPI_Request *next_request(thaw_allreduce *a, slot *s) {
+    return &a->requests[(s - a->slots) * a->messages + s->pending++];
+}
+
+static void post_send(thaw_allreduce *a, slot *s, int rank, const float *values, size_t count) {
+    if (count > 0)
+        MPI_Isend(values, (int)count, MPI_FLOAT, rank, tag_of(a, s), a->world, next_request(a, s));
+}
+
+static void post_receive(thaw_allreduce *a, slot *s, int rank, float *values, size_t count) {
+    if (count > 0)
+        MPI_Irecv(values, (int)count, MPI_FLOAT, rank, tag_of(a, s), a->world, next_request(a, s));
+}
+
+static int rounds_of(const thaw_allreduce *a, thaw_scheme scheme) {
+    return scheme == THAW_SCHEME_OWNERS ? 2 : 2 + (scheme == THAW_SCHEME_DOUBLING ? 1 : 2) * a->levels;
+}
+
+/* The halving that a round in the middle does or takes back; *back says which. */
+static int depth_of(const thaw_allreduce *a, const slot *s, bool *back) {
+    const int d = s->round - 1;
+    *back = d >= a->levels;
+    return *back ? 2 * a->levels - 1 - d : d;
+}
+
+/* The first round folds, the last one hands the sums back; they are empty where P is a power of two. */
+static void post_fold(thaw_allreduce *a, slot *s, bool unfold) {
+    if (a->rank >= 2 * a->fold)
+        return;
+    const bool folded = a->rank % 2 != 0;
+    if (folded != unfold)
+        post_send(a, s, a->rank ^ 1, s->values, s->count);
+    else
+        post_receive(a, s, a->rank ^ 1, unfold ? s->values : s->staging, s->count);
+}
+
+static void post_owners(thaw_allreduce *a, slot *s) {
+    const size_t begin = part_begin(a, s->count, a->rank), own = part_begin(a, s->count, a->rank + 1) - begin;
+    for (int i = 1; i < a->size; i++) {
+        const int rank = (a->rank + i) % a->size; /* not all to the same rank first */
+        const size_t at = part_begin(a, s->count, rank), count = part_begin(a, s->count, rank + 1) - at;
+        if (s->round == 0) {
+            post_receive(a, s, rank, s->staging + (size_t)(rank - (rank > a->rank)) * own, own);
+            post_send(a, s, rank, s->values + at, count);
+        } else {
+            post_receive(a, s, rank, s->values + at, count);
+            post_send(a, s, rank, s->values + begin, own);
+        }
+    }
+}
+
+static void post(thaw_allreduce *a, slot *s) {
+    s->pending = 0;
+    if (s->scheme == THAW_SCHEME_OWNERS) {
+        post_owners(a, s);
+    } else if (s->round == 0 || s->round == rounds_of(a, s->scheme) - 1) {
+        post_fold(a, s, s->round > 0);
+    } else if (a->place >= 0) {
+        bool back;
+        const int d = depth_of(a, s, &back), there = a->place ^ 1 << d, rank = rank_at(a, there);
+        if (s->scheme == THAW_SCHEME_DOUBLING) {
+            post_receive(a, s, rank, s->staging, s->count);
+            post_send(a, s, rank, s->values, s->count);
+            return;
+        }
+        const span mine = region(s->count, s->values, a->place, d + 1), theirs = region(s->count, s->values, there, d + 1);
+        post_receive(a, s, rank, back ? theirs.values : s->staging, back ? theirs.count : mine.count);
+        post_send(a, s, rank, back ? mine.values : theirs.values, back ? mine.count : theirs.count);
+    }
+}
+
+/* This rank's part of a chunk from the parts of all: the tree of the header, block by block. */
+static void sum_own_part(const thaw_allreduce *a, const slot *s) {
+    const size_t begin = part_begin(a, s->count, a->rank), own = part_begin(a, s->count, a->rank + 1) - begin;
+#pragma omp parallel for schedule(static) if (own > PARALLEL)
+    for (size_t at = 0; at < own; at += ADD_BLOCK) {
+        const size_t n = smaller(ADD_BLOCK, own - at);
+        float *part[OWNERS_MOST];
+        for (int r = 0; r < a->size; r++)
+            part[r] = (r == a->rank ? s->values + begin : s->staging + (size_t)(r - (r > a->rank)) * own) + at;
+        for (int i = 0; i < a->fold; i++)
+            add(part[2 * i], part[2 * i + 1], n);
+        for (int distance = 1; distance < 1 << a->levels; distance *= 2)
+            for (int place = 0; place < 1 << a->levels; place += 2 * distance)
+                add(part[rank_at(a, place)], part[rank_at(a, place + distance)], n);
+        if (a->rank != 0)
+            memcpy(part[a->rank], part[0], n * sizeof(float));
+    }
+}
+
+/* What a round has brought. */
+static void combine(thaw_allreduce *a, slot *s) {
+    if (s->scheme == THAW_SCHEME_OWNERS) {
+        if (s->round == 0)
+            sum_own_part(a, s);
+    } else if (s->round == 0) {
+        if (a->rank < 2 * a->fold && a->place >= 0)
+            add(s->values, s->staging, s->count);
+    } else if (s->round < rounds_of(a, s->scheme) - 1 && a->place >= 0) {
+        bool back;
+        const int d = depth_of(a, s, &back);
+        if (s->scheme == THAW_SCHEME_DOUBLING) {
+            add(s->values, s->staging, s->count);
+        } else if (!back) {
+            const span mine = region(s->count, s->values, a->place, d + 1);
+            add(mine.values, s->staging, mine.count);
+        }
+    }
+}
+
+/* Goes on with a chunk that waits for no message. */
+static void advance(thaw_allreduce *a, slot *s) {
+    const int rounds = rounds_of(a, s->scheme);
+    while (s->pending == 0) {
+        combine(a, s);
+        if (++s->round == rounds) {
+            s->busy = false;
+            a->left -= s->count;
+            return;
+        }
+        post(a, s);
+    }
+}
+
+static thaw_scheme scheme_for(const thaw_allreduce *a, size_t count) {
+    if (a->scheme != THAW_SCHEME_AUTO)
+        return a->scheme;
+    if (count <= SMALL || a->size == 2)
+        return THAW_SCHEME_DOUBLING;
+    return a->size <= OWNERS_AUTO ? THAW_SCHEME_OWNERS : THAW_SCHEME_HALVING;
+}
+
+/* Starts chunks while there is room. */
+static void start_chunks(thaw_allreduce *a) {
+    for (;;) {
+        while (a->first < a->next && !a->slots[a->first % a->window].busy)
+            a->first++;
+        if (a->at == a->n_line || a->next - a->first == a->window)
+            return;
+        const span *array = &a->line[a->at];
+        slot *s = &a->slots[a->next++ % a->window];
+        s->values = array->values + a->cut;
+        s->count = smaller(a->chunk, array->count - a->cut);
+        s->scheme = scheme_for(a, s->count);
+        s->round = 0;
+        s->busy = true;
+        a->cut += s->count;
+        if (a->cut == array->count) {
+            a->at++;
+            a->cut = 0;
+        }
+        post(a, s);
+        advance(a, s);
+    }
+}
+
+static void take_ended(thaw_allreduce *a, int n) {
+    for (int i = 0; i < n; i++) {
+        slot *s = &a->slots[a->ended[i] / a->messages];
+        if (--s->pending == 0)
+            advance(a, s);
+    }
+    start_chunks(a);
+}
+
+void thaw_allreduce_begin(thaw_allreduce *a, float *values, size_t count) {
+    if (a->size == 1 || count == 0)
+        return;
+    a->line[a->n_line++] = (span){values, count};
+    a->left += count;
+    start_chunks(a);
+}
+
+void thaw_allreduce_poll(thaw_allreduce *a) {
+    for (int idle = 0; a->left > 0 && idle < IDLE_TRIES;) {
+        int n = 0;
+        MPI_Testsome(a->window * a->messages, a->requests, &n, a->ended, MPI_STATUSES_IGNORE);
+        if (n > 0)
+            take_ended(a, n); /* MPI_UNDEFINED, no request at all, is negative */
+        else
+            idle++;
+    }
+}
+
+void thaw_allreduce_finish(thaw_allreduce *a) {
+    while (a->left > 0) {
+        int n = 0;
+        MPI_Waitsome(a->window * a->messages, a->requests, &n, a->ended, MPI_STATUSES_IGNORE);
+        take_ended(a, n);
+    }
+    a->n_line = a->at = 0;
+}
+
+size_t thaw_allreduce_left(const thaw_allreduce *a) { return a->left; }
+
+/* Staging of a slot: no longer than the longest chunk can be. */
+static size_t stride_for(size_t floats, size_t chunk) { return align_up(smaller(chunk, floats)) + SLACK; }
+
+/* No more slots than chunks: n arrays have at most n short ones. */
+static size_t slots_for(int n, size_t floats, size_t chunk, size_t window) {
+    return smaller(window, floats / chunk + (size_t)n);
+}
+
+size_t thaw_allreduce_memory(int n, size_t floats, int ranks) {
+    return ranks == 1 ? 0 : slots_for(n, floats, CHUNK, WINDOW) * stride_for(floats, CHUNK) * sizeof(float);
+}
+
+static void find_place(thaw_allreduce *a) {
+    while (2 << a->levels <= a->size)
+        a->levels++;
+    a->fold = a->size - (1 << a->levels);
+    a->place = a->rank >= 2 * a->fold ? a->rank - a->fold : a->rank % 2 ? -1 : a->rank / 2;
+}
+
+static bool make_slots(thaw_allreduce *a, int n, size_t floats, size_t window) {
+    const size_t stride = stride_for(floats, a->chunk), slots = slots_for(n, floats, a->chunk, window);
+    const bool owners = a->scheme == THAW_SCHEME_OWNERS || (a->scheme == THAW_SCHEME_AUTO && a->size <= OWNERS_AUTO);
+    a->window = (int)slots;
+    a->messages = owners ? 2 * (a->size - 1) : 2;
+    const size_t requests = slots * (size_t)a->messages;
+    a->staging = thaw_calloc(slots, stride * sizeof *a->staging);
+    a->slots = thaw_calloc(slots, sizeof *a->slots);
+    a->requests = thaw_calloc(requests, sizeof *a->requests);
+    a->ended = thaw_calloc(requests, sizeof *a->ended);
+    a->line = thaw_calloc((size_t)n, sizeof *a->line);
+    if (!a->staging || !a->slots || !a->requests || !a->ended || !a->line)
+        return false;
+    for (size_t i = 0; i < slots; i++)
+        a->slots[i].staging = a->staging + i * stride;
+    for (size_t i = 0; i < requests; i++)
+        a->requests[i] = MPI_REQUEST_NULL;
+    return true;
+}
+
+thaw_status thaw_allreduce_create(thaw_allreduce **out, thaw_comm *comm, int n, size_t floats,
+                                  const thaw_allreduce_options *options) {
+    *out = NULL;
+    thaw_allreduce *a = thaw_calloc(1, sizeof *a);
+    if (!a)
+        return thaw_fail(THAW_RESOURCE, "exchange: not enough memory for %d buckets", n);
+    const size_t window = options && options->window ? (size_t)options->window : WINDOW;
+    a->world = thaw_comm_exchange_world(comm);
+    a->rank = thaw_comm_rank(comm);
+    a->size = thaw_comm_size(comm);
+    a->scheme = options ? options->scheme : THAW_SCHEME_AUTO;
+    a->chunk = options && options->chunk ? options->chunk : CHUNK;
+    find_place(a);
+    thaw_status status = THAW_OK;
+    if (a->chunk > INT_MAX || window > WINDOW || (a->scheme == THAW_SCHEME_OWNERS && a->size > OWNERS_MOST))
+        status = thaw_fail(THAW_INTERNAL, "exchange: scheme %d for %d ranks with %zu chunks of %zu floats", (int)a->scheme,
+                           a->size, window, a->chunk);
+    else if (a->size > 1 && !make_slots(a, n, floats, window))
+        status = thaw_fail(THAW_RESOURCE, "exchange: not enough memory to sum %zu bytes of gradients over %d ranks",
+                           floats * sizeof(float), a->size);
+    if (status != THAW_OK) {
+        thaw_allreduce_free(a);
+        return status;
+    }
+    *out = a;
+    return THAW_OK;
+}
+
+void thaw_allreduce_free(thaw_allreduce *a) {
+    if (!a)
+        return;
+    thaw_free(a->staging);
+    thaw_free(a->slots);
+    thaw_free(a->requests);
+    thaw_free(a->ended);
+    thaw_free(a->line);
+    thaw_free(a);
+}

@@ -1,0 +1,12 @@
+/* What allreduce.c needs of comm_mpi.c. */
+#ifndef THAW_MPI_COMM_MPI_H
+#define THAW_MPI_COMM_MPI_H
+
+#include <mpi.h>
+
+#include "thaw/comm.h"
+
+/* A communicator of all ranks for messages of the gradient exchange alone: collectives of thaw/comm.h may run between them. */
+MPI_Comm thaw_comm_exchange_world(const thaw_comm *comm);
+
+#endif

@@ -1,0 +1,271 @@
+/* The gradient exchange, checked by every rank of a small job: exchange_program SEED. Run by test_exchange.py.
+ *
+ * Every rank knows what all ranks hold, so it takes the documented sums by itself and compares bits. Prints "ok P checks" on
+ * rank 0; a failed check prints its line and makes the status 1. */
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "base/clock.h"
+#include "base/memory.h"
+#include "mpi/exchange.h"
+
+enum { MOST_BUCKETS = 24, MOST_RANKS = 16, PATIENCE = 60 };
+
+static int rank, size, checks, failures;
+static uint64_t seed;
+
+static void check(bool good, const char *what, int line) {
+    checks++;
+    if (good)
+        return;
+    failures++;
+    fprintf(stderr, "rank %d of %d: line %d: %s (%s)\n", rank, size, line, what, thaw_message());
+}
+#define CHECK(condition) check((condition), #condition, __LINE__)
+
+/* SplitMix64 (Steele, Lea, Flood 2014) of a counter. */
+static uint64_t mix(uint64_t x) {
+    x += 0x9e3779b97f4a7c15u;
+    x = (x ^ x >> 30) * 0xbf58476d1ce4e5b9u;
+    x = (x ^ x >> 27) * 0x94d049bb133111ebu;
+    return x ^ x >> 31;
+}
+
+/* What rank r holds at i in a step: whole numbers, or numbers over many orders of magnitude, whose sum shows its order. */
+static float held(int r, size_t i, int step, bool whole) {
+    const uint64_t bits = mix(seed ^ (uint64_t)r << 52 ^ (uint64_t)step << 40 ^ i);
+    const float number = (float)(bits >> 44) - 524288.0f;
+    return whole ? (float)((int)(number / 64.0f)) : ldexpf(number, (int)(bits % 24) - 12);
+}
+
+/* The tree of thaw/comm.h, written down as it is said there. */
+static float tree_sum(const float *values) {
+    float row[MOST_RANKS];
+    int n = 0, power = 1;
+    while (2 * power <= size)
+        power *= 2;
+    for (int r = 0; r < size; n++) {
+        const bool folded = n < size - power;
+        row[n] = folded ? values[r] + values[r + 1] : values[r];
+        r += folded ? 2 : 1;
+    }
+    for (; n > 1; n /= 2)
+        for (int i = 0; i < n / 2; i++)
+            row[i] = row[2 * i] + row[2 * i + 1];
+    return row[0];
+}
+
+static bool summed(const float *block, size_t begin, size_t end, int step, bool whole) {
+    for (size_t i = begin; i < end; i++) {
+        float values[MOST_RANKS];
+        double sum = 0.0, most = 0.0;
+        for (int r = 0; r < size; r++) {
+            values[r] = held(r, i, step, whole);
+            sum += (double)values[r];
+            most += fabs((double)values[r]);
+        }
+        const float want = tree_sum(values);
+        if (memcmp(&want, &block[i], sizeof want) != 0 || (whole && (double)want != sum) ||
+            fabs((double)want - sum) > most * 1e-6)
+            return false;
+    }
+    return true;
+}
+
+/* Buckets of all sizes with gaps between them; returns the floats of the block. */
+static size_t draw_buckets(thaw_bucket *buckets, int n, uint64_t draw, size_t largest) {
+    size_t at = 0;
+    for (int b = 0; b < n; b++) {
+        const uint64_t bits = mix(draw + (uint64_t)b);
+        const size_t sizes[] = {0, 1, (size_t)size, 16 * (size_t)size + 1, bits % 97, bits % (largest / 8), bits % largest};
+        const size_t count = b < 7 ? sizes[b] : sizes[bits >> 40 & 1 ? 6 : 5];
+        buckets[b] = (thaw_bucket){at, count, count};
+        at = (at + count + 15 + 16 * (bits >> 50 & 1)) / 16 * 16;
+    }
+    return at + 16;
+}
+
+/* How much a rank polls. */
+typedef enum manner { NEVER, OFTEN, AT_TIMES } manner;
+
+static void dawdle(thaw_exchange *exchange, manner how, uint64_t draw) {
+    const uint64_t bits = mix(draw ^ (uint64_t)rank << 32);
+    if (how == AT_TIMES && bits % 3 == 0)
+        usleep((useconds_t)(bits >> 20) % 1000);
+    for (int i = 0; how == OFTEN ? i < 20 : how == AT_TIMES && i < (int)(bits >> 8) % 4; i++)
+        thaw_exchange_poll(exchange);
+}
+
+/* Steps with one exchange: every bucket in an order of the step, or some of them. */
+static void check_steps(thaw_comm *comm, const thaw_allreduce_options *options, int n, size_t largest, uint64_t draw) {
+    thaw_bucket buckets[MOST_BUCKETS];
+    const size_t floats = draw_buckets(buckets, n, draw, largest);
+    float *block = thaw_comm_alloc(comm, floats);
+    thaw_exchange *exchange = NULL;
+    CHECK(thaw_exchange_create_with(&exchange, comm, block, buckets, n, THAW_EXCHANGE_OVERLAP, options) == THAW_OK);
+    const uint64_t requests = thaw_memory_requests();
+    for (int step = 0; step < 4; step++) {
+        const manner how = step == 3 ? (rank % 2 ? NEVER : OFTEN) : (manner)step;
+        const bool whole = step == 1;
+        bool right = true;
+        for (size_t i = 0; i < floats; i++)
+            block[i] = held(rank, i, step, whole);
+        for (int b = 0; b < n; b++) {
+            const int bucket = step % 2 ? n - 1 - b : b;
+            if (step == 2 && bucket == n / 2)
+                continue;
+            dawdle(exchange, how, draw + (uint64_t)(step * n + b));
+            CHECK(thaw_exchange_begin(exchange, bucket) == THAW_OK);
+            if (b == n / 3 && step % 2) { /* a batch norm in between */
+                double one[2] = {1.0, rank};
+                CHECK(thaw_comm_sum(comm, one, 2) == THAW_OK);
+                right = right && one[0] == size && one[1] == size * (size - 1) / 2;
+            }
+        }
+        dawdle(exchange, how, draw + (uint64_t)step);
+        CHECK(thaw_exchange_finish(exchange) == THAW_OK);
+        size_t at = 0;
+        for (int b = 0; b < n; b++) {
+            for (; at < buckets[b].offset; at++)
+                right = right && block[at] == held(rank, at, step, whole); /* gaps stay as they are */
+            const bool begun = step != 2 || b != n / 2;
+            for (; !begun && at < buckets[b].offset + buckets[b].count; at++)
+                right = right && block[at] == held(rank, at, step, whole);
+            right = right && summed(block, at, buckets[b].offset + buckets[b].count, step, whole);
+            at = buckets[b].offset + buckets[b].count;
+        }
+        CHECK(right);
+        if (!right)
+            fprintf(stderr, "  step %d scheme %d chunk %zu window %d\n", step, (int)options->scheme, options->chunk,
+                    options->window);
+    }
+    CHECK(thaw_memory_requests() == requests); /* nothing is allocated between creation and end */
+    CHECK(thaw_exchange_hidden(exchange) <= 4 * thaw_exchange_bytes(exchange));
+    thaw_exchange_free(exchange);
+    thaw_comm_free(comm, block);
+}
+
+static void check_schemes(thaw_comm *comm) {
+    static const struct {
+        size_t chunk;
+        int window, buckets;
+        size_t largest;
+    } cases[] = {{1, 0, 8, 100}, {37, 1, 8, 500}, {37, 3, 12, 1500}, {1024, 3, 24, 30000}, {0, 0, 24, 30000}};
+    uint64_t draw = mix(seed);
+    for (int scheme = THAW_SCHEME_AUTO; scheme <= THAW_SCHEME_HALVING; scheme++)
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            const thaw_allreduce_options options = {(thaw_scheme)scheme, cases[i].chunk, cases[i].window};
+            check_steps(comm, &options, cases[i].buckets, cases[i].largest, draw = mix(draw));
+        }
+    /* More chunks of the usual size than go at once, in every scheme that is chosen for such. */
+    const thaw_allreduce_options usual = {0};
+    check_steps(comm, &usual, 9, 3000000, mix(draw));
+}
+
+/* Polls alone bring a sum to its end, with no rank waiting in a call. */
+static void check_progress(thaw_comm *comm) {
+    enum { FLOATS = 1000003 };
+    float *values = thaw_comm_alloc(comm, FLOATS);
+    thaw_allreduce *sums = NULL;
+    CHECK(thaw_allreduce_create(&sums, comm, 1, FLOATS, NULL) == THAW_OK);
+    for (size_t i = 0; i < FLOATS; i++)
+        values[i] = held(rank, i, 9, false);
+    thaw_allreduce_begin(sums, values, FLOATS);
+    CHECK(thaw_allreduce_left(sums) == (size > 1 ? FLOATS : 0));
+    for (const double start = thaw_clock(); thaw_allreduce_left(sums) > 0 && thaw_clock() - start < PATIENCE;) {
+        thaw_allreduce_poll(sums);
+        usleep(100);
+    }
+    CHECK(thaw_allreduce_left(sums) == 0);
+    CHECK(size == 1 || summed(values, 0, FLOATS, 9, false));
+    thaw_allreduce_finish(sums);
+    thaw_allreduce_free(sums);
+    thaw_comm_free(comm, values);
+}
+
+static void check_mpi(thaw_comm *comm) {
+    const thaw_bucket buckets[] = {{0, 1000, 990}, {1008, 40000, 40000}};
+    float *block = thaw_comm_alloc(comm, 41008);
+    for (int kind = THAW_EXCHANGE_AUTO; kind <= THAW_EXCHANGE_MPI; kind++) {
+        thaw_exchange *exchange = NULL;
+        CHECK(thaw_exchange_create(&exchange, comm, block, buckets, 2, (thaw_exchange_kind)kind) == THAW_OK);
+        CHECK(thaw_exchange_overlaps(exchange) == (kind != THAW_EXCHANGE_MPI));
+        for (size_t i = 0; i < 41008; i++)
+            block[i] = held(rank, i, 5, true);
+        for (int b = 0; b < 2; b++) {
+            CHECK(thaw_exchange_begin(exchange, b) == THAW_OK);
+            thaw_exchange_poll(exchange);
+        }
+        CHECK(thaw_exchange_finish(exchange) == THAW_OK);
+        CHECK(summed(block, 0, 1000, 5, true) && summed(block, 1008, 41008, 5, true));
+        CHECK(thaw_exchange_bytes(exchange) == 4 * UINT64_C(40990));
+        CHECK(kind != THAW_EXCHANGE_MPI || thaw_exchange_hidden(exchange) == 0);
+        thaw_exchange_free(exchange);
+    }
+    thaw_comm_free(comm, block);
+}
+
+static void check_refusals(thaw_comm *comm) {
+    const thaw_bucket bucket = {0, 64, 64};
+    const thaw_allreduce_options wide = {THAW_SCHEME_AUTO, 0, 1000}, long_chunk = {THAW_SCHEME_AUTO, (size_t)1 << 40, 0};
+    float *block = thaw_comm_alloc(comm, 64);
+    thaw_exchange *exchange = NULL;
+    if (size > 1) {
+        const thaw_exchange_kind mine = rank ? THAW_EXCHANGE_MPI : THAW_EXCHANGE_OVERLAP;
+        CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, mine) == THAW_INTERNAL && !exchange);
+        for (int n = 1; n <= 10; n++) { /* one rank without memory: all refuse */
+            if (rank == size - 1)
+                thaw_memory_fail_after(n);
+            CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_AUTO) == THAW_RESOURCE && !exchange);
+        }
+        thaw_memory_fail_after(-1);
+        CHECK(thaw_exchange_memory(&bucket, 1, size) >= 256 && thaw_exchange_memory(&bucket, 1, size) < 4096);
+    }
+    CHECK(thaw_exchange_memory(&bucket, 1, 1) == 0);
+    CHECK(thaw_exchange_create_with(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_AUTO, &wide) == THAW_INTERNAL);
+    CHECK(thaw_exchange_create_with(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_AUTO, &long_chunk) == THAW_INTERNAL);
+    thaw_comm_free(comm, block);
+}
+
+/* What the estimate says is what is held. */
+static void check_memory(thaw_comm *comm) {
+    const thaw_bucket buckets[] = {{0, 1 << 20, 1 << 20}, {1 << 20, 5 << 20, 5 << 20}};
+    const size_t live = thaw_memory_live(), floats = (size_t)6 << 20;
+    float *block = thaw_comm_alloc(comm, floats);
+    thaw_exchange *exchange = NULL;
+    CHECK(thaw_exchange_create(&exchange, comm, block, buckets, 2, THAW_EXCHANGE_AUTO) == THAW_OK);
+    const size_t taken = thaw_memory_live() - live - floats * sizeof *block;
+    const size_t said = thaw_exchange_memory(buckets, 2, size);
+    CHECK(taken >= said && taken < said + (1 << 16));
+    thaw_exchange_free(exchange);
+    thaw_comm_free(comm, block);
+    CHECK(thaw_memory_live() == live);
+}
+
+int main(int argc, char **argv) {
+    thaw_comm *comm = NULL;
+    if (thaw_comm_init(&comm, &argc, &argv) != THAW_OK) {
+        fprintf(stderr, "%s\n", thaw_message());
+        return 2;
+    }
+    rank = thaw_comm_rank(comm);
+    size = thaw_comm_size(comm);
+    seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
+    if (size > MOST_RANKS)
+        thaw_comm_abort(comm, THAW_USAGE, "exchange_program: 16 ranks at most");
+    check_schemes(comm);
+    check_progress(comm);
+    check_mpi(comm);
+    check_refusals(comm);
+    check_memory(comm);
+    double total[2] = {failures, checks};
+    thaw_comm_sum(comm, total, 2);
+    if (rank == 0 && total[0] == 0.0)
+        printf("ok %d %d\n", size, (int)total[1]);
+    thaw_comm_finalize(comm);
+    return total[0] == 0.0 ? 0 : 1;
+}
