@@ -174,6 +174,16 @@ static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool 
     return THAW_OK;
 }
 
+/* Calls of a layer are added rank by rank: their sum by slices would want the gradients of all slices at once. */
+static thaw_status check_slices(const thaw_plan *plan) {
+    for (int i = 0; i < plan->tape_train->n_ops && plan->slices > 1; i++)
+        if (plan->tape_train->ops[i].again)
+            return thaw_fail(THAW_USAGE, "training.reproducible: ranks does not go with layer %s, which is trained and called more "
+                                         "than once; leave it at threads, or freeze the layer",
+                             plan->model->layers[plan->tape_train->ops[i].layer].name);
+    return THAW_OK;
+}
+
 static thaw_status no_memory(const thaw_model *model) {
     return thaw_fail(THAW_RESOURCE, "no memory to compile the plan of %s", model->name);
 }
@@ -236,6 +246,7 @@ thaw_status thaw_plan_compile(thaw_plan **out, const thaw_plan_request *request)
         THAW_GOTO(make_tape(&plan->tape_train, plan, suffix, true, false, NULL));
         THAW_GOTO(make_tape(&plan->tape_infer, plan, suffix, false, false, plan->tape_train));
         set_order(plan);
+        THAW_GOTO(check_slices(plan));
     }
     memset(suffix, 0, nodes * sizeof *suffix);
     plan->full_backward_flop = full_backward(model, suffix);

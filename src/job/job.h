@@ -112,6 +112,8 @@ typedef struct thaw_job {
     int n_class_weights;          /* class_weight: {name or index: weight} */
     char **class_weight_keys;
     double *class_weights;
+    bool reproducible;             /* ranks: bits do not depend on their number */
+    int64_t slices;                /* of a batch then; 0: chosen by its size */
     int64_t accumulate;            /* parts of a batch that go through the network one after the other, <= batch_size */
     int64_t validation_batch_size; /* 0: as a part of a batch */
     /* stages */

@@ -76,6 +76,11 @@ const thaw_key thaw_keys[] = {
     {"training.accumulate", THAW_KEY_INT, JOB(accumulate), OFF, 1, 1048576, 0, NULL, "1", NULL,
      "Parts of a batch whose gradients are added before they are exchanged: a step remains batch_size images, memory is needed "
      "for one part. Batch statistics (batch_norm_statistics: batch) are then those of each part."},
+    {"training.reproducible", THAW_KEY_BOOL, JOB(reproducible), OFF, 0, 0, 0, "threads|ranks", "threads", NULL,
+     "threads: the same bits with any number of threads. ranks: and with any number of ranks, from loss to weights: sums are "
+     "made over fixed slices of the batch, in one tree. Ranks then hold whole slices, so a power of two of them is best."},
+    {"training.slices", THAW_KEY_INT, JOB(slices), OFF, 0, 65536, 0, NULL, "0", NULL,
+     "Slices of a batch with reproducible: ranks, a power of two, at least one for each rank. 0: of 8 images, but at least 8."},
     {"training.validation_batch_size", THAW_KEY_INT, JOB(validation_batch_size), OFF, 1, 1048576, 0, NULL, NULL,
      "batch_size / accumulate", "Images per step of validation, over all ranks."},
     {"training.loss", THAW_KEY_LOSS, JOB(loss), JOB(loss_given), 0, 0, 0, NULL, NULL, "what fits the last layer",

@@ -373,6 +373,19 @@ static thaw_status check_data(thaw_job_reader *reader) {
 
 static thaw_status check_training(thaw_job_reader *reader) {
     const thaw_job *job = reader->job;
+    const thaw_yaml_node *training = thaw_yaml_get(reader->tree->root, "training");
+    if ((job->slices & (job->slices - 1)) != 0 || job->slices > job->batch_size)
+        return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(training, "slices"),
+                                  "training.slices is %lld; give a power of two up to training.batch_size, which is %lld",
+                                  (long long)job->slices, (long long)job->batch_size);
+    if (job->reproducible && job->accumulate > 1)
+        return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(training, "accumulate"),
+                                  "training.accumulate adds gradients rank by rank, which training.reproducible: ranks rules out; "
+                                  "leave one of them out");
+    if (job->reproducible && strcmp(job->exchange, "mpi") == 0)
+        return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(reader->tree->root, "exchange"),
+                                  "exchange: mpi sums in an order of MPI's choice, which training.reproducible: ranks rules out; "
+                                  "leave one of them out");
     if (job->accumulate <= job->batch_size)
         return THAW_OK;
     return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(thaw_yaml_get(reader->tree->root, "training"), "accumulate"),

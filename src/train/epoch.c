@@ -10,8 +10,7 @@
 #include "train/run.h"
 
 /* The control word: sums over ranks. */
-enum { CONTROL_FAILED, CONTROL_STOP, CONTROL_CHECKPOINT, CONTROL_NONFINITE, CONTROL_IMAGES, CONTROL_LOSS, CONTROL_METRIC,
-       CONTROL_WORDS = CONTROL_METRIC + THAW_METRICS };
+enum { CONTROL_FAILED, CONTROL_STOP, CONTROL_CHECKPOINT, CONTROL_NONFINITE, CONTROL_WORDS = THAW_CONTROL_WORDS };
 
 #define PROGRESS_SECONDS 5.0
 
@@ -38,7 +37,8 @@ static int64_t take_share(const thaw_run *run, const int64_t *order, int64_t n, 
         int parts = batch_parts(images, accumulate);
         for (int p = 0; p < parts; p++) {
             int64_t from = thaw_share(images, p, parts), width = thaw_share(images, p + 1, parts) - from;
-            for (int64_t i = thaw_share(width, rank, ranks); i < thaw_share(width, rank + 1, ranks); i++)
+            int64_t i, end;
+            for (thaw_slices_share(run->cut.slices.total, width, rank, ranks, &i, &end); i < end; i++)
                 mine[at++] = order[b * size + from + i];
             starts[++done] = at;
         }
@@ -107,8 +107,7 @@ static void prepare(thaw_run *run, start *next) {
 /* One part of a step: forward, loss and backward on this rank's images of it. The last one hands the gradients of all to the
  * exchange. [in,out] begin: of this part on entry, if it is ready. `mine`: the step's failure on this rank so far. Collective
  * with batch statistics. */
-static thaw_status compute_part(thaw_run *run, start *begin, int64_t images, int part, int parts, thaw_status mine,
-                                thaw_sums *sums) {
+static thaw_status compute_part(thaw_run *run, start *begin, int64_t images, int part, int parts, thaw_status mine) {
     thaw_phases *t = &run->epoch_tally.phases;
     if (!begin->ready)
         prepare(run, begin);
@@ -118,10 +117,11 @@ static thaw_status compute_part(thaw_run *run, start *begin, int64_t images, int
         mine = thaw_fail(begin->status, "%s", begin->message);
     double mark = thaw_clock();
     thaw_draws draws = {run->job->seed, (uint32_t)run->at.total_epochs, batch.samples};
+    thaw_cut_batch(&run->cut, images, batch.n);
     const float *z = thaw_engine_forward(run->engine, batch.n, &draws);
     float *dz = thaw_engine_output_gradient(run->engine);
-    thaw_status loss_status = mine == THAW_OK ? thaw_objective_batch(&run->objective, batch.n, z, batch.y,
-                                                                     1.0 / (double)images, dz, sums)
+    thaw_status loss_status = mine == THAW_OK ? thaw_cut_objective(&run->cut, &run->objective, z, batch.y,
+                                                                   1.0 / (double)images, dz)
                                               : THAW_OK;
     if (mine == THAW_OK)
         mine = loss_status;
@@ -144,11 +144,12 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
     double control[CONTROL_WORDS] = {0};
     uint64_t handed_before = thaw_exchange_bytes(run->exchange), hidden_before = thaw_exchange_hidden(run->exchange);
     thaw_sums sums = {0};
+    thaw_cut_clear(&run->cut);
     int64_t images = batch_images(run->train->n, job->batch_size, step);
     int parts = batch_parts(images, job->accumulate);
     thaw_status mine = THAW_OK;
     for (int p = 0; p < parts; p++)
-        mine = compute_part(run, begin, images, p, parts, mine, &sums);
+        mine = compute_part(run, begin, images, p, parts, mine);
 
     control[CONTROL_STOP] = run->options->stop && *run->options->stop;
     bool last = step + 1 == thaw_batches(run->train->n, job->batch_size);
@@ -161,13 +162,10 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
     control[CONTROL_FAILED] = mine != THAW_OK;
     control[CONTROL_CHECKPOINT] = thaw_comm_rank(run->comm) == 0 && job->checkpoint_minutes > 0.0 &&
                                   thaw_clock() - run->last_checkpoint > 60.0 * job->checkpoint_minutes;
-    control[CONTROL_NONFINITE] = !isfinite(sums.loss);
-    control[CONTROL_IMAGES] = sums.images;
-    control[CONTROL_LOSS] = isfinite(sums.loss) ? sums.loss : 0.0;
-    for (int m = 0; m < run->objective.n_metrics; m++)
-        control[CONTROL_METRIC + m] = isfinite(sums.metric[m]) ? sums.metric[m] : 0.0;
-    thaw_status reduced = thaw_comm_sum(run->comm, control, CONTROL_WORDS);
-    tally->other += (int64_t)sizeof control;
+    for (int i = 0; i < run->cut.slices.total; i++)
+        control[CONTROL_NONFINITE] += !isfinite(run->cut.sums[i].loss);
+    thaw_status reduced = thaw_cut_reduce(&run->cut, run->comm, control, CONTROL_WORDS, &sums);
+    tally->other += run->cut.n_words * (int64_t)sizeof(double);
     t->wait += lap(&mark);
     THAW_TRY(exchanged);
     THAW_TRY(reduced);
@@ -186,10 +184,10 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
     thaw_optimizer_step(run->optimizer, run->parameters, run->gradients, run->segments, run->plan->n_tensors);
     thaw_engine_update_statistics(run->engine);
     thaw_engine_refresh(run->engine);
-    run->sums.images += control[CONTROL_IMAGES];
-    run->sums.loss += control[CONTROL_LOSS] + penalty;
+    run->sums.images += sums.images;
+    run->sums.loss += sums.loss + penalty;
     for (int m = 0; m < run->objective.n_metrics; m++)
-        run->sums.metric[m] += control[CONTROL_METRIC + m];
+        run->sums.metric[m] += sums.metric[m];
     tally->steps++;
     *save = control[CONTROL_CHECKPOINT] > 0.0;
     *stop = control[CONTROL_STOP] > 0.0;
@@ -239,7 +237,7 @@ thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
     double started = thaw_clock();
     thaw_objective objective = run->objective;
     objective.class_weight = NULL; /* as in Keras, class weights are for training */
-    *sums = (thaw_sums){0};
+    thaw_cut_clear(&run->cut);
     thaw_epoch_order(run->order, n, 0, 0, false);
     take_share(run, run->order, n, size, 1, 0, batches, run->mine, run->starts);
     THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->validation_loader, run->mine, run->starts, batches, 0)));
@@ -256,18 +254,15 @@ thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
             thaw_cache_round(run->validation_cache, batch.n);
         }
         const float *z = thaw_engine_infer(run->engine, batch.n);
-        status = thaw_objective_batch(&objective, batch.n, z, batch.y, 0.0, NULL, sums);
+        thaw_cut_batch(&run->cut, batch_images(n, size, b), batch.n);
+        status = thaw_cut_objective(&run->cut, &objective, z, batch.y, 0.0, NULL);
     }
     THAW_TRY(thaw_comm_agree(run->comm, status));
-    double words[2 + THAW_METRICS] = {sums->images, sums->loss};
-    memcpy(words + 2, sums->metric, sizeof sums->metric);
-    THAW_TRY(thaw_comm_sum(run->comm, words, 2 + THAW_METRICS));
+    double no_words[THAW_CONTROL_WORDS] = {0};
+    THAW_TRY(thaw_cut_reduce(&run->cut, run->comm, no_words, THAW_CONTROL_WORDS, sums));
     if (!thaw_cache_on(run->validation_cache))
         THAW_TRY(thaw_cache_tell_rounding(run, run->validation_cache));
-    run->epoch_tally.other += (int64_t)sizeof words;
-    sums->images = words[0];
-    sums->loss = words[1];
-    memcpy(sums->metric, words + 2, sizeof sums->metric);
+    run->epoch_tally.other += run->cut.n_words * (int64_t)sizeof(double);
     if (run->regularized)
         sums->loss += thaw_regularizer_loss(run->parameters, run->segments, run->plan->n_tensors) * sums->images;
     run->epoch_tally.validation_seconds += thaw_clock() - started;

@@ -19,6 +19,7 @@
 #include "train/history.h"
 #include "train/loss.h"
 #include "train/optimizer.h"
+#include "train/slices.h"
 
 /* Seconds of an epoch by what the rank did. Work is counted with the polls in it, which also add what other ranks sent;
  * wait is what finishing the exchange and agreeing on the step take beside the work. */
@@ -46,6 +47,8 @@ typedef struct thaw_position {
 
 typedef struct thaw_cache thaw_cache;
 
+enum { THAW_CONTROL_WORDS = 4 }; /* that go over the ranks with the sums of a step */
+
 typedef struct thaw_run {
     thaw_comm *comm;
     const thaw_job *job;
@@ -71,6 +74,7 @@ typedef struct thaw_run {
     float *parameters, *gradients; /* plan->count floats */
     float *earlier; /* the same, with training.accumulate: gradients of the parts of the batch that are done; else NULL */
     bool collecting, fresh; /* the part under way is not the last of its batch; it is the first */
+    thaw_cut cut;
     thaw_exchange *exchange;
     thaw_status exchange_status; /* first failure inside a hook */
     thaw_optimizer *optimizer;

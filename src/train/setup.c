@@ -191,11 +191,13 @@ thaw_status thaw_stage_plan(thaw_plan **out, const thaw_model *model, const thaw
                             const bool *trainable, const bool *batch_statistics, int ranks) {
     int64_t part = thaw_part_images(job), validation = thaw_validation_images(job);
     int64_t largest = validation > part ? validation : part;
+    int slices = thaw_job_slices(job);
     thaw_plan_request request = {
         .model = model,
         .trainable = trainable,
         .batch_statistics = batch_statistics,
-        .max_batch = (largest + ranks - 1) / ranks,
+        .max_batch = thaw_slices_most(slices, largest, ranks),
+        .slices = slices,
         /* the sum of earlier parts is one float more */
         .optimizer_slots = thaw_optimizer_slots(&job->stages[stage].optimizer) + (job->accumulate > 1),
     };

@@ -104,7 +104,7 @@ thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validati
         .seed = job->seed,
         .threads = thaw_decoding_threads(job->threads),
         .depth = job->prefetch > 0 ? (int)job->prefetch : 2,
-        .max_batch = (batch + ranks - 1) / ranks,
+        .max_batch = thaw_slices_most(thaw_job_slices(run->job), batch, ranks),
     };
 }
 
@@ -144,6 +144,7 @@ static thaw_status set_up(thaw_run *run) {
                               run->has_previous ? run->previous : NULL));
     THAW_TRY(thaw_stage_plan(&run->plan, run->model, run->job, (int)run->at.stage, run->trainable, run->batch_statistics,
                              thaw_comm_size(run->comm)));
+    THAW_TRY(thaw_cut_create(&run->cut, run->job, thaw_comm_rank(run->comm), thaw_comm_size(run->comm), THAW_CONTROL_WORDS));
     THAW_TRY(make_segments(run));
     THAW_TRY(make_order(run));
     return thaw_optimizer_create(&run->optimizer, &stage->optimizer, run->plan->count);
@@ -230,7 +231,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     run->gradients = thaw_comm_alloc(run->comm, plan->count);
     if (run->job->accumulate > 1 && !(run->earlier = thaw_calloc(plan->count, sizeof *run->earlier)))
         status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of earlier parts of a batch");
-    run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run, NULL};
+    run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run,
+                              plan->slices > 1 ? &run->cut.slices : NULL};
     if (!run->parameters || !run->gradients)
         status = thaw_fail(THAW_RESOURCE, "no memory for %zu trained parameters and their gradients", plan->count);
     if (status == THAW_OK)
@@ -299,6 +301,7 @@ void thaw_stage_release(thaw_run *run) {
     thaw_comm_free(run->comm, run->parameters);
     thaw_comm_free(run->comm, run->gradients);
     thaw_free(run->earlier);
+    thaw_cut_free(&run->cut);
     thaw_optimizer_free(run->optimizer);
     for (int i = 0; run->segment_names && i < run->plan->n_tensors; i++)
         thaw_free(run->segment_names[i]);
