@@ -178,8 +178,8 @@ static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool 
 static thaw_status check_slices(const thaw_plan *plan) {
     for (int i = 0; i < plan->tape_train->n_ops && plan->slices > 1; i++)
         if (plan->tape_train->ops[i].again)
-            return thaw_fail(THAW_USAGE, "training.reproducible: ranks does not go with layer %s, which is trained and called more "
-                                         "than once; leave it at threads, or freeze the layer",
+            return thaw_fail(THAW_USAGE, "training.reproducible: ranks does not go with layer %s, which is trained and called "
+                                         "more than once; leave it at threads, or freeze the layer",
                              plan->model->layers[plan->tape_train->ops[i].layer].name);
     return THAW_OK;
 }

@@ -380,8 +380,8 @@ static thaw_status check_training(thaw_job_reader *reader) {
                                   (long long)job->slices, (long long)job->batch_size);
     if (job->reproducible && job->accumulate > 1)
         return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(training, "accumulate"),
-                                  "training.accumulate adds gradients rank by rank, which training.reproducible: ranks rules out; "
-                                  "leave one of them out");
+                                  "training.accumulate adds gradients rank by rank, which training.reproducible: ranks rules "
+                                  "out; leave one of them out");
     if (job->reproducible && strcmp(job->exchange, "mpi") == 0)
         return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(reader->tree->root, "exchange"),
                                   "exchange: mpi sums in an order of MPI's choice, which training.reproducible: ranks rules out; "

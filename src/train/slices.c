@@ -23,7 +23,8 @@ int thaw_job_slices(const thaw_job *job) {
     return (int)slices;
 }
 
-/* First slice of a rank; for rank = ranks the number of slices. With P = 2^s + r ranks, r < 2^s, the first 2r ranks share the subtrees of r: half of one each. */
+/* First slice of a rank; for rank = ranks the number of slices. With P = 2^s + r ranks, r < 2^s, the first 2r ranks share the
+ * subtrees of r: half of one each. */
 static int first_slice(int slices, int rank, int ranks) {
     int power = 1;
     while (2 * power <= ranks)
@@ -57,8 +58,8 @@ static thaw_status check(const thaw_job *job, int slices, int ranks) {
     while (power < ranks)
         power *= 2;
     if (slices > 1 && power > slices)
-        return thaw_fail(THAW_USAGE, "%s: training.reproducible: ranks cuts a batch of %lld into %d slices, too few for %d ranks; "
-                                     "give training.slices: %d, a larger batch_size, or fewer ranks",
+        return thaw_fail(THAW_USAGE, "%s: training.reproducible: ranks cuts a batch of %lld into %d slices, too few for %d "
+                                     "ranks; give training.slices: %d, a larger batch_size, or fewer ranks",
                          job->path, (long long)job->batch_size, slices, ranks, power);
     return THAW_OK;
 }
