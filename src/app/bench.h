@@ -18,6 +18,7 @@ typedef struct thaw_bench {
     thaw_app *app;
     int64_t batch;  /* images on each rank */
     int64_t repeat; /* measured runs, after one that is not */
+    const thaw_job_optimizer *optimizer; /* of the steps; NULL: SGD with momentum */
     thaw_timing forward, step;
     thaw_step_phases phases;
     bool has_layers; /* the engine announced every operation: seconds by layer are known */

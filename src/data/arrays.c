@@ -9,6 +9,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "data/arrays.h"
+#include "data/image.h"
 #include "thaw/data.h"
 
 enum { NAME_LONGEST = 1024, MOST_FILTERS = 8, HASHED_FLOATS = 1 << 20 };
@@ -86,7 +87,7 @@ static thaw_status check_links(const thaw_array *a, const char *dataset) {
 }
 
 /* Storage: in this file, compressed at most by what HDF5 itself has, and as many bytes as the shape needs. */
-static thaw_status check_storage(const thaw_array *a, hid_t plist, size_t element) {
+static thaw_status check_storage(thaw_array *a, hid_t plist, size_t element) {
     const H5D_layout_t layout = H5Pget_layout(plist);
     if (layout == H5D_VIRTUAL || H5Pget_external_count(plist) != 0)
         return refuse(a, "keeps its values in other files (external or virtual storage), which are not read; copy them into "
@@ -102,9 +103,9 @@ static thaw_status check_storage(const thaw_array *a, hid_t plist, size_t elemen
             return thaw_fail(THAW_DATA, "%s is compressed with HDF5 filter %d; write it with gzip or without compression",
                              a->name, (int)filter);
     }
+    uint64_t bytes = element; /* of a chunk */
     if (layout == H5D_CHUNKED) {
         hsize_t chunk[THAW_ARRAY_RANK];
-        uint64_t bytes = element;
         if (H5Pget_chunk(plist, THAW_ARRAY_RANK, chunk) != a->rank)
             return refuse(a, "has chunks that do not fit its shape");
         for (int i = 0; i < a->rank; i++)
@@ -117,6 +118,8 @@ static thaw_status check_storage(const thaw_array *a, hid_t plist, size_t elemen
         (n_filters == 0 && stored < declared) || (uint64_t)declared / INFLATION > stored)
         return thaw_fail(THAW_DATA, "%s declares %lld rows of %lld values but the file has only %llu bytes of them; write it "
                          "again", a->name, (long long)a->dims[0], (long long)a->width, (unsigned long long)stored);
+    if (layout == H5D_CHUNKED) /* a chunk that is larger than the cache is held while it is read */
+        a->kept = bytes > CACHE_BYTES ? (size_t)bytes : declared < CACHE_BYTES ? declared : CACHE_BYTES;
     return THAW_OK;
 }
 
@@ -267,6 +270,34 @@ out:
     thaw_free(values);
     thaw_array_close(&x);
     return status;
+}
+
+static size_t kept_by(const char *file, const char *dataset) {
+    thaw_array a = {0};
+    if (!file || thaw_array_open(&a, file, dataset) != THAW_OK)
+        return 0;
+    const size_t kept = a.kept;
+    thaw_array_close(&a);
+    return kept;
+}
+
+/* Of images: the largest of the first few, decoded. */
+static size_t pixel_bytes(const thaw_dataset *d) {
+    enum { FEW = 4 };
+    thaw_pixels pixels = {0};
+    for (int64_t i = 0; i < d->n && i < FEW; i++) {
+        char *path = thaw_path_join(d->root, d->paths[i]);
+        if (path)
+            (void)thaw_pixels_load(&pixels, path, NULL);
+        thaw_free(path);
+    }
+    const size_t bytes = pixels.capacity;
+    thaw_pixels_free(&pixels);
+    return bytes;
+}
+
+size_t thaw_dataset_reading_bytes(const thaw_dataset *d, int threads) {
+    return d->arrays ? kept_by(d->x_file, d->x_dataset) + kept_by(d->y_file, d->y_dataset) : pixel_bytes(d) * (size_t)threads;
 }
 
 thaw_status thaw_dataset_open_arrays(thaw_dataset **out, const char *x_name, const char *y_name) {
