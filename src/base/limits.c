@@ -125,7 +125,3 @@ thaw_resident thaw_resident_bytes(const char *root) {
     thaw_free(status);
     return resident;
 }
-
-void thaw_resident_restart(void) {
-    (void)thaw_io_append("/proc/self/clear_refs", "5", 1); /* proc(5): resets VmHWM */
-}

@@ -14,9 +14,7 @@ thaw_memory_left thaw_memory_left_of(const char *root, int ranks);
 
 /* Memory of this process that is in the machine's memory (libraries included); zeros where the system does not say. */
 typedef struct thaw_resident {
-    uint64_t now, peak; /* bytes; peak: since the start of the process or the last thaw_resident_restart */
+    uint64_t now, peak; /* bytes; peak: since the start of the process */
 } thaw_resident;
 thaw_resident thaw_resident_bytes(const char *root); /* as above */
-/* The peak counts from now on. Where the system cannot, it goes on counting from before. */
-void thaw_resident_restart(void);
 #endif

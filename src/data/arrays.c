@@ -23,6 +23,20 @@ void thaw_arrays_quiet(void) {
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
 }
 
+static herr_t see_memory(unsigned n, const H5E_error2_t *error, void *payload) {
+    (void)n;
+    if (error->maj_num == H5E_RESOURCE && (error->min_num == H5E_NOSPACE || error->min_num == H5E_CANTALLOC))
+        *(bool *)payload = true;
+    return 0;
+}
+
+/* The call that just failed had no memory: then the file is not to blame. */
+static bool no_memory(void) {
+    bool found = false;
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, see_memory, &found);
+    return found;
+}
+
 static thaw_status refuse(const thaw_array *a, const char *what) { return thaw_fail(THAW_DATA, "%s %s", a->name, what); }
 
 thaw_status thaw_arrays_check_threads(void) {
@@ -159,22 +173,25 @@ static thaw_status read_shape(thaw_array *a) {
     return status;
 }
 
-static hid_t open_file(const char *file) {
+/* *memory: there was not enough of it. */
+static hid_t open_file(const char *file, bool *memory) {
     const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     if (access < 0)
         return -1;
     H5Pset_file_locking(access, 0, 1); /* file systems without locks must work, and nothing is written */
     const hid_t opened = H5Fopen(file, H5F_ACC_RDONLY, access);
+    *memory = opened < 0 && no_memory();
     H5Pclose(access);
     return opened;
 }
 
-static hid_t open_dataset(hid_t file, const char *dataset) {
+static hid_t open_dataset(hid_t file, const char *dataset, bool *memory) {
     const hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
     if (access < 0)
         return -1;
     H5Pset_chunk_cache(access, 12421, CACHE_BYTES, 1.0);
     const hid_t opened = H5Dopen2(file, dataset, access);
+    *memory = opened < 0 && no_memory();
     H5Pclose(access);
     return opened;
 }
@@ -193,12 +210,17 @@ thaw_status thaw_array_open(thaw_array *out, const char *file, const char *datas
         THAW_GOTO(thaw_fail(THAW_DATA, "%s is a folder, expected an HDF5 file", file));
     if (thaw_io_size(file) == 0) /* also a pipe, whose opening would wait */
         THAW_GOTO(thaw_fail(THAW_DATA, "%s is empty or no regular file, expected an HDF5 file", file));
-    a.file = open_file(file);
+    bool memory = false;
+    a.file = open_file(file, &memory);
+    if (memory)
+        THAW_GOTO(thaw_fail(THAW_RESOURCE, "no memory to open %s", file));
     if (a.file < 0)
         THAW_GOTO(thaw_fail(THAW_DATA, "%s cannot be opened as an HDF5 file: it is another kind of file, damaged or not readable",
                             file));
     THAW_GOTO(check_links(&a, dataset));
-    a.dataset = open_dataset((hid_t)a.file, dataset);
+    a.dataset = open_dataset((hid_t)a.file, dataset, &memory);
+    if (memory)
+        THAW_GOTO(thaw_fail(THAW_RESOURCE, "no memory to open %s", a.name));
     if (a.dataset < 0)
         THAW_GOTO(refuse(&a, "is no dataset, or damaged; name a dataset, as in FILE.h5:/x"));
     THAW_GOTO(read_shape(&a));
@@ -230,10 +252,14 @@ thaw_status thaw_array_read(thaw_array *a, float *out, int64_t first, int64_t co
     const hid_t space = H5Dget_space((hid_t)a->dataset), memory = H5Screate_simple(a->rank, block, NULL);
     const bool good = space >= 0 && memory >= 0 && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, block, NULL) >= 0 &&
                       H5Dread((hid_t)a->dataset, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, out) >= 0;
+    const bool memory_lacks = !good && no_memory();
     if (space >= 0)
         H5Sclose(space);
     if (memory >= 0)
         H5Sclose(memory);
+    if (memory_lacks)
+        return thaw_fail(THAW_RESOURCE, "no memory to read rows %lld to %lld of %s", (long long)first,
+                         (long long)(first + count - 1), a->name);
     return good ? THAW_OK
                 : thaw_fail(THAW_DATA, "%s: rows %lld to %lld cannot be read: the file is damaged or was cut", a->name,
                             (long long)first, (long long)(first + count - 1));

@@ -116,6 +116,12 @@ size_t thaw_packed_scratch(const thaw_window *s, int64_t n) {
     return most;
 }
 
+size_t thaw_packed_forward_scratch(const thaw_window *s) {
+    if (thaw_conv_mode_get() == THAW_CONV_BLAS)
+        return 0;
+    return takes_winograd(s) ? thaw_winograd_scratch(s) : thaw_panels_forward_scratch(s);
+}
+
 void thaw_fast_conv_packed(thaw_kernels *table) {
     table->conv_pack_floats = conv_pack_floats;
     table->conv_pack = conv_pack;

@@ -134,7 +134,7 @@ thaw_status thaw_record_epoch(const thaw_run *run, const thaw_values *values) {
     thaw_event_integer(event, "exchanged_bytes", t->exchanged);
     thaw_event_integer(event, "exchanged_bytes_if_unfrozen", t->steps * plan->full_gradient_bytes);
     thaw_event_integer(event, "other_bytes", t->other);
-    thaw_event_integer(event, "peak_memory_bytes", (int64_t)run->peak); /* resident, on the rank that has most, in the stage */
+    thaw_event_integer(event, "peak_memory_bytes", (int64_t)run->peak); /* resident, on the rank that has most, so far */
     thaw_event *phases = thaw_event_object(event, "phases");
     thaw_event_number(phases, "input", t->phases.input);
     thaw_event_number(phases, "prefix", t->phases.prefix);
@@ -185,7 +185,7 @@ void thaw_record_end(const thaw_run *run, thaw_status status) {
     thaw_event_integer(event, "epochs", run->at.total_epochs);
     thaw_event_integer(event, "steps", run->at.total_steps);
     const uint64_t peak = thaw_resident_bytes("").peak; /* a run that fails has nobody left to ask */
-    thaw_event_integer(event, "peak_memory_bytes", (int64_t)(peak > run->run_peak ? peak : run->run_peak));
+    thaw_event_integer(event, "peak_memory_bytes", (int64_t)(peak > run->peak ? peak : run->peak));
     if (thaw_event_write(run->events, event) != THAW_OK && message)
         thaw_fail(status, "%s", message);
     thaw_free(message);

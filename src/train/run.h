@@ -85,7 +85,7 @@ typedef struct thaw_run {
     int64_t *order, *mine, *starts; /* of a pass over the larger dataset: n, n, batches+1 entries */
     thaw_tally epoch_tally, stage_tally;
     thaw_stage_memory memory; /* estimated, on rank 0 */
-    uint64_t peak, run_peak; /* bytes that were resident at most on a rank: in the stage, in the run */
+    uint64_t peak; /* bytes that were resident at most on any rank, since the start of the process */
 
     /* State of an optimizer that waits for its stage (resume, keep_state), packed by tensor name. */
     thaw_buffer carried;
@@ -107,7 +107,7 @@ void thaw_run_close(thaw_run *run); /* also after a failure. Collective. */
 thaw_status thaw_memory_fits(size_t bytes, const thaw_comm *comm, const char *what);
 /* How samples are read for epochs of the stage, when nothing is cached. */
 thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validation);
-/* Takes the peak of the resident set into run->peak and run->run_peak. Collective. */
+/* Takes the largest peak of all ranks' resident sets into run->peak. Collective. */
 thaw_status thaw_stage_measure(thaw_run *run);
 /* Loaders of the stage, instead of those that are there: labels alone where the cache has the rest. Collective. */
 thaw_status thaw_stage_make_loaders(thaw_run *run);

@@ -95,8 +95,6 @@ thaw_status thaw_stage_measure(thaw_run *run) {
     double peak = (double)thaw_resident_bytes("").peak;
     THAW_TRY(thaw_comm_max(run->comm, &peak, 1));
     run->peak = (uint64_t)peak;
-    if (run->peak > run->run_peak)
-        run->run_peak = run->peak;
     return THAW_OK;
 }
 
@@ -185,13 +183,12 @@ static thaw_status make_best(thaw_run *run) {
 thaw_status thaw_stage_begin(thaw_run *run) {
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
     bool fresh = run->at.epoch == 0 && run->at.step == 0;
-    THAW_TRY(thaw_stage_measure(run)); /* what was before counts for the run */
-    thaw_resident_restart();
     thaw_status status = thaw_comm_agree(run->comm, set_up(run));
     if (status != THAW_OK)
         return status;
     thaw_plan *plan = run->plan;
-    run->memory = thaw_stage_memory_of(plan, run->job, (int)run->at.stage, thaw_comm_size(run->comm), &run->samples, run->program);
+    run->memory = thaw_stage_memory_of(plan, run->job, (int)run->at.stage, thaw_comm_size(run->comm), &run->samples,
+                                       run->program);
     THAW_TRY(thaw_comm_same(run->comm, "the plan of the stage", thaw_plan_hash(plan), THAW_REPLICAS));
     run->parameters = thaw_comm_alloc(run->comm, plan->count);
     run->gradients = thaw_comm_alloc(run->comm, plan->count);
