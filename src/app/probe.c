@@ -7,7 +7,7 @@
 #include "base/threads.h"
 #include "bench.h"
 
-#define WORK 60e9             /* FLOP of a measured step on two cores or fewer, over all stages */
+#define WORK 100e9            /* FLOP of a measured step on two cores or fewer, over all stages */
 #define SECONDS_PER_BYTE 2e-10 /* a cached activation on its way into the boundary: read, hashed, written */
 enum { REPEAT = 3, MOST_IMAGES = 16, SAMPLES = 8 };
 

@@ -13,8 +13,8 @@ typedef struct thaw_probe {
     double input;            /* reading and decoding a sample on one thread; 0: not known */
 } thaw_probe;
 
-/* Some steps of the stage's own tapes on few random images, after one that is not counted: fewer than a second of work for
- * two cores, divided over the job's stages. The model must have weights. Without the memory for it nothing is measured, and
+/* Some steps of the stage's own tapes on few random images, after one that is not counted: a second or two of work for two
+ * cores, divided over the job's stages. The model must have weights. Without the memory for it nothing is measured, and
  * a warning says so. Collective. */
 thaw_status thaw_probe_stage(thaw_probe *out, thaw_app *app, thaw_model *model, const thaw_job *job, int stage,
                              const bool *trainable, const bool *batch_statistics);
