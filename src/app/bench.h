@@ -39,6 +39,7 @@ typedef struct thaw_bench {
     thaw_app *app;
     int64_t batch;  /* images on each rank */
     int64_t repeat; /* measured runs, after one that is not */
+    const thaw_job_optimizer *optimizer; /* of the steps; NULL: SGD with momentum */
     thaw_timing forward, step;
     thaw_step_phases phases;
     thaw_check check;

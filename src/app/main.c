@@ -85,6 +85,7 @@ static thaw_status settle(thaw_app *app, thaw_status status) {
 
 int main(int argc, char **argv) {
     thaw_app app = {0};
+    thaw_memory_start();
     thaw_status status = thaw_comm_init(&app.comm, &argc, &argv);
     if (status != THAW_OK) {
         fprintf(stderr, "thaw: %s\n", thaw_message());

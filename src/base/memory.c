@@ -3,11 +3,14 @@
  * In front of each block lie 64 bytes for its head, so the block keeps the alignment. Small blocks are aligned requests
  * of exact size, which lets sanitizers see one byte too far; large ones come from calloc, whose fresh pages are zero
  * already and are placed on the NUMA node of the thread that first writes them. */
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 
@@ -88,6 +91,18 @@ void thaw_free(void *pointer) {
     const head *h = head_of(pointer);
     atomic_fetch_sub(&live, h->bytes);
     free(h->start);
+}
+
+void thaw_memory_start(void) {
+    mallopt(M_MMAP_THRESHOLD, LARGE); /* fixed: the C library would raise it with each large block that is freed */
+}
+
+void thaw_memory_rest(void *pointer) {
+    if (!pointer || head_of(pointer)->bytes < LARGE)
+        return;
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)pointer;
+    const uintptr_t from = (first + page - 1) / page * page, end = (first + head_of(pointer)->bytes) / page * page;
+    madvise((void *)from, end - from, MADV_DONTNEED); /* advice: that it is not taken is no failure */
 }
 
 char *thaw_strdup(const char *text) { return thaw_strndup(text, strlen(text)); }

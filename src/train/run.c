@@ -22,6 +22,8 @@ static thaw_status write_model(thaw_run *run, const char *name, bool missing) {
         bool wanted = !missing || (path && !thaw_io_exists(path));
         if (!path)
             status = thaw_fail(THAW_RESOURCE, "no memory to write %s", name);
+        if (wanted && run->engine)
+            thaw_engine_rest(run->engine); /* the file takes the place of activations in memory */
         if (status == THAW_OK && wanted)
             status = thaw_keras_write_image(&bytes, &size, run->model, run->trainable);
         if (status == THAW_OK && wanted)
@@ -125,6 +127,7 @@ static thaw_status do_epoch(thaw_run *run, bool *stopped, bool *ended) {
     thaw_verdict verdict = thaw_decide(&run->decisions, run->job, stage, run->at.epoch, &values,
                                        run->optimizer->learning_rate);
     add_tally(&run->stage_tally, &run->epoch_tally);
+    THAW_TRY(thaw_stage_measure(run));
     THAW_TRY(write_epoch(run, &values));
     THAW_TRY(follow(run, &verdict));
 

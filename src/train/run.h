@@ -15,6 +15,7 @@
 #include "job/job.h"
 #include "thaw/train.h"
 #include "train/decide.h"
+#include "train/estimate.h"
 #include "train/events.h"
 #include "train/history.h"
 #include "train/loss.h"
@@ -60,6 +61,8 @@ typedef struct thaw_run {
     thaw_objective objective;
     float *class_weight; /* per class, or NULL */
     char *folder;        /* output */
+    size_t program;               /* bytes of this process before the run took any */
+    thaw_samples_size samples;    /* on rank 0, once the data is open */
 
     thaw_position at;
     thaw_decisions decisions;
@@ -89,6 +92,8 @@ typedef struct thaw_run {
     thaw_cache *cache, *validation_cache; /* kept from stage to stage; NULL: cache.mode off, no validation */
     int64_t *order, *mine, *starts; /* of a pass over the larger dataset: n, n, batches+1 entries */
     thaw_tally epoch_tally, stage_tally;
+    thaw_stage_memory memory; /* estimated, on rank 0 */
+    uint64_t peak; /* bytes that were resident at most on any rank, since the start of the process */
 
     /* State of an optimizer that waits for its stage (resume, keep_state), packed by tensor name. */
     thaw_buffer carried;
@@ -106,15 +111,12 @@ thaw_status thaw_run_open(thaw_run *run);
 void thaw_run_close(thaw_run *run); /* also after a failure. Collective. */
 
 /* stage.c */
-/* The plan's estimate against the memory of this host, on which several ranks may run. THAW_RESOURCE. */
-thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what);
-/* Images over all ranks that go through the engine at once: in a training step, in validation. */
-int64_t thaw_part_images(const thaw_job *job);
-int64_t thaw_validation_images(const thaw_job *job);
-/* Decoding threads of a rank; `given` 0 chooses. */
-int thaw_decoding_threads(int64_t given);
+/* Bytes of a rank against the memory of this host, on which several ranks may run. THAW_RESOURCE. */
+thaw_status thaw_memory_fits(size_t bytes, const thaw_comm *comm, const char *what);
 /* How samples are read for epochs of the stage, when nothing is cached. */
 thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validation);
+/* Takes the largest peak of all ranks' resident sets into run->peak. Collective. */
+thaw_status thaw_stage_measure(thaw_run *run);
 /* Loaders of the stage, instead of those that are there: labels alone where the cache has the rest. Collective. */
 thaw_status thaw_stage_make_loaders(thaw_run *run);
 thaw_status thaw_stage_begin(thaw_run *run); /* for run->at.stage; takes in run->carried on resume. Collective. */

@@ -105,6 +105,10 @@ static void test_hash(void **state) {
     assert_true(thaw_hash("abc", 3, 0) == UINT64_C(0x78af5f94892f3950));
     assert_true(thaw_hash_text("abc", 0) == thaw_hash("abc", 3, 0));
     assert_true(thaw_hash("abc", 3, 1) != thaw_hash("abc", 3, 0));
+    const thaw_piece pieces[] = {{"a", 1}, {NULL, 0}, {"bc", 2}};
+    assert_true(thaw_hash_pieces(pieces, 3, 0) == thaw_hash("abc", 3, 0));
+    assert_true(thaw_hash_pieces(pieces, 3, 7) == thaw_hash("abc", 3, 7));
+    assert_true(thaw_hash_pieces(pieces, 0, 0) == thaw_hash("", 0, 0));
     assert_true(thaw_hash_text("b", thaw_hash_text("a", 0)) != thaw_hash_text("a", thaw_hash_text("b", 0)));
 }
 
