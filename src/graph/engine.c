@@ -323,7 +323,7 @@ static void slice_gradient(thaw_engine *e, const thaw_op *op, int64_t from, int6
         k->dense_backward_weights(n * op->rows, op->in_c, op->c, x, dy, first, second, e->scratch);
     } else { /* SCALE_SHIFT: a norm by moving statistics */
         const float *inv_std = pack_data(e, 1, op->pack) + 2 * op->c;
-        k->batch_norm_moving_backward(n * op->rows, op->c, x, layer_tensor_data(e, op->layer, "gamma"),
+        k->batch_norm_moving_backward(n * op->rows, op->c, x, NULL, layer_tensor_data(e, op->layer, "gamma"),
                                       layer_tensor_data(e, op->layer, "moving_mean"), inv_std, dy, NULL, false, first, second,
                                       e->scratch);
     }
@@ -392,7 +392,9 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
         }
     }
     bool fused = op->act != THAW_ACTIVATION_LINEAR && op->kind != THAW_OP_ACTIVATION;
-    if (fused) /* in place: nobody else reads this gradient */
+    /* A norm takes the relu behind it in its own pass; not by slices, where its gradient is read several times. */
+    bool relu = op->kind == THAW_OP_SCALE_SHIFT && op->act == THAW_ACTIVATION_RELU && e->plan->slices == 1;
+    if (fused && !relu) /* in place: nobody else reads this gradient */
         k->activation_backward(op->act, rows * c, c, NULL, y, dy, dy, false);
 
     switch (op->kind) {
@@ -420,12 +422,13 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
                          dx, add);
         break;
     case THAW_OP_SCALE_SHIFT: {
-        bool norm = layer->kind == THAW_LAYER_BATCH_NORMALIZATION;
-        if (op->wants_dw)
+        const float *gamma = layer_tensor_data(e, op->layer, "gamma"), *mean = layer_tensor_data(e, op->layer, "moving_mean");
+        bool sliced = op->wants_dw && e->plan->slices > 1;
+        if (sliced)
             weight_gradient(e, op, first, second);
-        if (dx)
-            k->batch_norm_moving_backward(rows, c, x, norm ? layer_tensor_data(e, op->layer, "gamma") : NULL, NULL, pack + 2 * c,
-                                          dy, dx, add, NULL, NULL, e->scratch);
+        if (dx || !sliced)
+            k->batch_norm_moving_backward(rows, c, x, relu ? y : NULL, gamma, mean, pack + 2 * c, dy, dx, add,
+                                          sliced ? NULL : first, sliced ? NULL : second, e->scratch);
         break;
     }
     case THAW_OP_BATCH_NORM: {

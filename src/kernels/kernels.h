@@ -116,10 +116,11 @@ typedef struct thaw_kernels {
     void (*batch_norm_backward)(int64_t rows, int64_t c, const float *x, const float *gamma, const float *mean,
                                 const float *inv_std, const float *dy, float *dx, bool accumulate, float *dgamma,
                                 float *dbeta, const thaw_hooks *hooks, void *scratch);
-    /* Batch normalization by moving statistics, backward: dx = dy*gamma*inv_std; dgamma = sum dy*(x-mean)*inv_std. */
-    void (*batch_norm_moving_backward)(int64_t rows, int64_t c, const float *x, const float *gamma, const float *mean,
-                                       const float *inv_std, const float *dy, float *dx, bool accumulate, float *dgamma,
-                                       float *dbeta, void *scratch);
+    /* Batch normalization by moving statistics, backward: dx = dy*gamma*inv_std; dgamma = sum dy*(x-mean)*inv_std. y (NULL:
+     * none): the output of a relu behind it; dy counts where that is above 0. */
+    void (*batch_norm_moving_backward)(int64_t rows, int64_t c, const float *x, const float *y, const float *gamma,
+                                       const float *mean, const float *inv_std, const float *dy, float *dx,
+                                       bool accumulate, float *dgamma, float *dbeta, void *scratch);
     size_t (*batch_norm_scratch)(int64_t rows, int64_t c, int slices); /* at least 1 */
 } thaw_kernels;
 
