@@ -16,7 +16,7 @@
 typedef struct thaw_app {
     thaw_comm *comm;
     bool root;                         /* rank 0: prints */
-    const volatile sig_atomic_t *stop; /* SIGTERM or SIGUSR1 arrived (train) */
+    const volatile sig_atomic_t *stop; /* SIGTERM, SIGUSR1 or SIGUSR2 arrived (train) */
     int cores;                         /* of this host that its ranks may use; set by thaw_app_threads */
 } thaw_app;
 
@@ -30,7 +30,7 @@ extern const int thaw_n_commands;
 /* Sets this rank's threads: `wanted` if > 0, else OMP_NUM_THREADS, else its cores divided by the ranks of the host that
  * share them. `say`: one line on ranks, threads and cores, and a warning when ranks share or waste cores. Collective. */
 thaw_status thaw_app_threads(thaw_app *app, int wanted, bool say);
-/* From now on SIGTERM and SIGUSR1 set *app->stop, and a closed pipe is an error of writing, not the end. */
+/* From now on SIGTERM, SIGUSR1 and SIGUSR2 set *app->stop, and a closed pipe is an error of writing, not the end. */
 void thaw_app_catch_stop(thaw_app *app);
 
 /* inputs.c */

@@ -3,6 +3,7 @@
  * File: magic, then fields in the order of pack_state, then XXH3 of all that. Written whole or not at all; resume takes the
  * newest file whose hash is right. Weights and optimizer slots are kept by tensor name, so they do not depend on ranks or
  * on the order of the flat blocks. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -174,9 +175,11 @@ static thaw_status save_here(thaw_run *run) {
 
 thaw_status thaw_checkpoint_save(thaw_run *run) {
     thaw_status status = THAW_OK;
+    double began = thaw_clock();
     if (thaw_comm_rank(run->comm) == 0)
         status = save_here(run);
     run->last_checkpoint = thaw_clock();
+    run->deadline.save = fmax(run->deadline.save, run->last_checkpoint - began);
     return thaw_comm_agree(run->comm, status);
 }
 

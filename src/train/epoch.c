@@ -99,7 +99,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, bool *save, bool *sto
     thaw_status exchanged = thaw_exchange_finish(run->exchange);
     tally->exchanged += (int64_t)(thaw_exchange_bytes(run->exchange) - handed_before);
     control[CONTROL_FAILED] = mine != THAW_OK;
-    control[CONTROL_STOP] = run->options->stop && *run->options->stop;
+    control[CONTROL_STOP] = thaw_stop_wanted(run, step + 1);
     control[CONTROL_CHECKPOINT] = thaw_comm_rank(run->comm) == 0 && job->checkpoint_minutes > 0.0 &&
                                   thaw_clock() - run->last_checkpoint > 60.0 * job->checkpoint_minutes;
     control[CONTROL_NONFINITE] = !isfinite(sums.loss);
@@ -157,6 +157,7 @@ thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
         run->at.step++;
         run->at.total_steps++;
         run->epoch_tally.seconds += thaw_clock() - step_started;
+        run->deadline.step = fmax(run->deadline.step, thaw_clock() - step_started);
         show_progress(run, run->at.step, steps, started, before);
         /* behind the last step the epoch is validated first; the caller sees the stop flag again */
         if ((save || stop) && run->at.step < steps) {
