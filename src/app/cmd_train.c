@@ -22,7 +22,6 @@ static double end_of_allocation(void) {
 
 static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     thaw_job *job = NULL;
-    thaw_app_catch_stop(app);
     THAW_TRY(thaw_app_job(&job, app, given));
     thaw_train_options options = {
         .resume = thaw_arguments_value(given, "resume", "auto"),

@@ -48,7 +48,7 @@ thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool r
     for (int64_t i = 0; i < tensors && !in.failed; i++) {
         char *name = thaw_reader_text(&in);
         size_t count = (size_t)thaw_reader_i64(&in);
-        in.failed = in.failed || count > in.size / sizeof(float);
+        in.failed = in.failed || (slots > 0 && count > in.size / sizeof(float)); /* no slot, no bytes: plain SGD */
         const thaw_segment *segment = NULL;
         for (int k = 0; name && k < run->plan->n_tensors; k++)
             if (strcmp(run->segments[k].name, name) == 0 && run->segments[k].count == count)
