@@ -60,6 +60,12 @@ thaw_status thaw_app_print_buffer(const thaw_app *app, thaw_buffer *text);
 thaw_status thaw_app_print_json(const thaw_app *app, cJSON *object);
 /* Standard output is complete. Errors: THAW_IO (on rank 0). */
 thaw_status thaw_app_flush(const thaw_app *app);
+/* sbatch.c */
+/* The #SBATCH lines for a job with the options --ranks-per-node and --cpus-per-task. [in] plan: what `thaw plan --json`
+ * prints. Errors: THAW_USAGE. */
+thaw_status thaw_app_print_sbatch(const thaw_app *app, const cJSON *plan, const thaw_arguments *given, const thaw_job *job);
+
+/* output.c, continued */
 /* Adds an integer with all its digits. */
 void thaw_json_int(cJSON *object, const char *key, int64_t value);
 /* [null, H, W, C]: the null stands for the images of a batch, as in Keras. */

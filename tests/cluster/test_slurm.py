@@ -70,10 +70,19 @@ class Slurm(harness.Case):
         except OSError:
             return "(no log)"
 
+    def everything(self, job):
+        """For messages: the job, its log, what the daemons said of it."""
+        said = []
+        for name in sorted(os.listdir(self.cluster.base)):
+            if name.endswith(".log"):
+                lines = self.text(os.path.join(self.cluster.base, name)).splitlines()
+                said += ["%s: %s" % (name, line) for line in lines[-30:]]
+        return "\n".join([str(self.cluster.job(job)), self.text(), *said])
+
     def ended(self, job, seconds=60, state="COMPLETED", code="0:0"):
         """The job has ended in this way."""
         found = self.cluster.wait(job, seconds)
-        self.assertEqual((found["JobState"], found["ExitCode"]), (state, code), "%s\n%s" % (found, self.text()))
+        self.assertEqual((found["JobState"], found["ExitCode"]), (state, code), self.everything(job))
 
     def ranks(self):
         """Process ids of thaw on all nodes."""
@@ -92,7 +101,7 @@ class Slurm(harness.Case):
         file = os.path.join(self.path("run"), "history.csv")
         begun = harness.wait_for(lambda: os.path.exists(file) and len(harness.history(self.path("run"))) >= rows or
                                  self.ranks() == [] and "thaw ended" in self.text(), 60, 0.005)
-        self.assertTrue(begun, "no epochs: %s\n%s" % (self.cluster.job(job), self.text()))
+        self.assertTrue(begun, "no epochs: " + self.everything(job))
         return self.signal_ranks(signal.SIGSTOP) > 0
 
     def signal_ranks(self, number):
@@ -119,7 +128,7 @@ class Slurm(harness.Case):
     def requeued(self, job, seconds=40):
         """The job is back in the queue; it is started at once."""
         found = self.cluster.wait(job, seconds, ("PENDING", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL"))
-        self.assertEqual((found["JobState"], found["Restarts"]), ("PENDING", "1"), "%s\n%s" % (found, self.text()))
+        self.assertEqual((found["JobState"], found["Restarts"]), ("PENDING", "1"), self.everything(job))
         rows = harness.history(self.path("run"))
         self.assertLess(len(rows), EPOCHS + 2, "the run was at its end when it was interrupted")
         self.assertFalse(os.path.exists(self.path("run", "model.h5")))

@@ -234,7 +234,7 @@ static void test_end_of_allocation(void **state) {
                 break;
             assert_int_equal(status, THAW_STOPPED);
             assert_says(thaw_message(), "before the end of the allocation");
-            if (readings > budgets[b] - 10 || readings < budgets[b] - 120)
+            if (readings > budgets[b] || readings < budgets[b] - 120)
                 fail_msg("an allocation of %ld was left after %ld", budgets[b], readings);
         } while (++stops < 100);
         thaw_clock_set(NULL);
