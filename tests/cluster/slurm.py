@@ -145,7 +145,7 @@ def install():
             for arguments in (["update", "-q"], ["install", "-y", "-q", "--no-install-recommends"] + PACKAGES):
                 subprocess.run(["apt-get"] + arguments, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                                stderr=subprocess.DEVNULL, env={**os.environ, "DEBIAN_FRONTEND": "noninteractive"},
-                               timeout=120)
+                               timeout=90)
         except (OSError, subprocess.TimeoutExpired):
             pass
         finally:
@@ -282,6 +282,7 @@ class Cluster:
         while time.monotonic() < end and (any(len(children(self.keepers[n].pid)) > 1 for n in alive) or
                                           self.idle() < len(alive)):
             time.sleep(0.1)
+        time.sleep(1.2)  # slurmd refuses a start in the second in which the job was ended: "already killed, do not launch"
         self.command("scontrol", "update", "JobId=" + number, "StartTime=now", *changes)
 
     def wait(self, number, seconds, states=("COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL", "OUT_OF_MEMORY")):

@@ -129,10 +129,7 @@ class Slurm(harness.Case):
         """The job is back in the queue; it is started at once."""
         found = self.cluster.wait(job, seconds, ("PENDING", "COMPLETED", "FAILED", "TIMEOUT", "CANCELLED", "NODE_FAIL"))
         self.assertEqual((found["JobState"], found["Restarts"]), ("PENDING", "1"), self.everything(job))
-        rows = harness.history(self.path("run"))
-        self.assertLess(len(rows), EPOCHS + 2, "the run was at its end when it was interrupted")
-        self.assertFalse(os.path.exists(self.path("run", "model.h5")))
-        return rows
+        self.assertFalse(os.path.exists(self.path("run", "model.h5")), "the run was at its end when it was interrupted")
 
     def same_as_undisturbed(self, folder, ranks, *more, starts=1):
         model, rows = self.undisturbed(ranks, *more)
