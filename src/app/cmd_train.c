@@ -48,8 +48,8 @@ const thaw_command thaw_command_train = {
     .most = 1,
     .summary = "fine-tunes a network as a job file says; run under mpirun or srun for several ranks",
     .details = "The job's `output` folder receives history.csv, log.jsonl, checkpoints, best.h5 and model.h5 (`thaw help job`).\n"
-               "SIGTERM, SIGUSR1 or SIGUSR2 to any rank writes a checkpoint and ends with status 75; the same command resumes. So does\n"
-               "the end of a SLURM allocation (SLURM_JOB_END_TIME), checkpoint.before_end seconds before; see jobs/slurm.\n"
+               "SIGTERM, SIGUSR1 or SIGUSR2 to any rank writes a checkpoint and ends with status 75; the same command resumes.\n"
+               "So does, in time, the end of a SLURM allocation (SLURM_JOB_END_TIME, checkpoint.before_end): see jobs/slurm.\n"
                "With Open MPI and one or two ranks, --bind-to none (or --map-by slot:PE=N) gives a rank more than one core.\n"
                "OMP_NUM_THREADS sets the threads of a rank; by default its cores are divided by the ranks that share them.",
     .options = options,

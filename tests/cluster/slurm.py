@@ -175,11 +175,11 @@ def free_ports(n):
 class Cluster:
     def __init__(self, nodes=4, cores=2):
         install()
+        first = free_ports(nodes + 1)
         self.names = ["n%d" % (i + 1) for i in range(nodes)]
         self.base = tempfile.mkdtemp(prefix="thaw-slurm-")
         os.chmod(self.base, 0o755)  # munge trusts no folder that others may write to
         self.keepers = {}
-        first = free_ports(nodes + 1)
         self.environment = {**os.environ, **ENVIRONMENT, "SLURM_CONF": self.base + "/slurm.conf"}
         for name in [k for k in self.environment if k.startswith(("SLURM_JOB", "SLURM_STEP", "SBATCH_", "OMPI_", "PMIX_"))]:
             del self.environment[name]
