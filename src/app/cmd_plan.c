@@ -246,7 +246,7 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
     return row;
 }
 
-static thaw_status print_json(thaw_app *app, const cost *c) {
+static cJSON *plan_json(const cost *c) {
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "model", c->model->name);
     thaw_json_int(object, "total_params", c->stages[0].plan->total_params);
@@ -256,7 +256,7 @@ static thaw_status print_json(thaw_app *app, const cost *c) {
     cJSON *stages = cJSON_AddArrayToObject(object, "stages");
     for (int s = 0; s < c->job->n_stages; s++)
         cJSON_AddItemToArray(stages, stage_json(c, &c->stages[s]));
-    return thaw_app_print_json(app, object);
+    return object;
 }
 
 /* "0.512 s", "3 min 20 s", "5 h 06 min"; "?": not known. */
@@ -327,6 +327,17 @@ static thaw_status print_text(thaw_app *app, const cost *c) {
     return thaw_app_print_buffer(app, &text);
 }
 
+static thaw_status print(thaw_app *app, const cost *c, const thaw_arguments *given) {
+    if (thaw_arguments_has(given, "json"))
+        return thaw_app_print_json(app, plan_json(c));
+    if (!thaw_arguments_has(given, "sbatch"))
+        return print_text(app, c);
+    cJSON *plan = plan_json(c);
+    const thaw_status status = thaw_app_print_sbatch(app, plan, given, c->job);
+    cJSON_Delete(plan);
+    return status;
+}
+
 /* --ranks, or the ranks that run this command. */
 static thaw_status read_ranks(cost *c, const thaw_app *app, const thaw_arguments *given) {
     const char *text = thaw_arguments_value(given, "ranks", NULL);
@@ -383,9 +394,24 @@ static thaw_status probe(cost *c) {
     return walk_stages(c, true);
 }
 
+static thaw_status check_options(const thaw_arguments *given) {
+    static const char *const of_sbatch[] = {"ranks-per-node", "cpus-per-task"};
+    const bool sbatch = thaw_arguments_has(given, "sbatch");
+    for (size_t i = 0; i < sizeof of_sbatch / sizeof *of_sbatch && !sbatch; i++)
+        if (thaw_arguments_has(given, of_sbatch[i]))
+            return thaw_fail(THAW_USAGE, "plan: --%s belongs to --sbatch; add it", of_sbatch[i]);
+    if (sbatch && thaw_arguments_has(given, "json"))
+        return thaw_fail(THAW_USAGE, "plan: --sbatch and --json are two forms of the result; give one");
+    if (sbatch && strchr(thaw_arguments_value(given, "ranks", ""), ','))
+        return thaw_fail(THAW_USAGE, "plan: --sbatch is for one number of ranks, found --ranks %s",
+                         thaw_arguments_value(given, "ranks", ""));
+    return THAW_OK;
+}
+
 static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     thaw_job *job = NULL;
     cost c = {.app = app, .probed = !thaw_arguments_has(given, "no-probe")};
+    THAW_TRY(check_options(given));
     THAW_TRY(thaw_app_job(&job, app, given));
     c.job = job;
     thaw_status status = THAW_OK;
@@ -405,7 +431,7 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     free_stages(&c);
     THAW_GOTO(thaw_comm_agree(app->comm, walk_stages(&c, false)));
     if (app->root)
-        status = thaw_arguments_has(given, "json") ? print_json(app, &c) : print_text(app, &c);
+        status = print(app, &c, given);
 out:
     free_cost(&c);
     thaw_job_free(job);
@@ -417,6 +443,9 @@ static const thaw_option options[] = {
     {"no-probe", NULL, false, "do not time the stages on this machine"},
     {"set", "KEY=VALUE", true, "set a key of the job, e.g. stages.1.freeze=\"[:-4]\""},
     THAW_OPTION_JSON,
+    {"sbatch", NULL, false, "print the #SBATCH lines of a SLURM script for the job with --ranks N"},
+    {"ranks-per-node", "M", false, "with --sbatch: ranks on a node, e.g. its sockets"},
+    {"cpus-per-task", "T", false, "with --sbatch: cores of a rank"},
 };
 const thaw_command thaw_command_plan = {
     .name = "plan",

@@ -5,6 +5,7 @@
  * File: magic, then fields in the order of pack_state, then XXH3 of all that. Written whole or not at all; resume takes the
  * newest file whose hash is right. Weights and optimizer slots are kept by tensor name, so they do not depend on ranks or
  * on the order of the flat blocks. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -101,7 +102,7 @@ thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool r
     for (int64_t i = 0; i < tensors && !in.failed; i++) {
         char *name = thaw_reader_text(&in);
         size_t count = (size_t)thaw_reader_i64(&in);
-        in.failed = in.failed || count > in.size / sizeof(float);
+        in.failed = in.failed || (slots > 0 && count > in.size / sizeof(float)); /* no slot, no bytes: plain SGD */
         const thaw_segment *segment = NULL;
         for (int k = 0; name && k < run->plan->n_tensors; k++)
             if (strcmp(run->segments[k].name, name) == 0 && run->segments[k].count == count)
@@ -247,9 +248,11 @@ static thaw_status save_here(thaw_run *run) {
 
 thaw_status thaw_checkpoint_save(thaw_run *run) {
     thaw_status status = THAW_OK;
+    double began = thaw_clock();
     if (thaw_comm_rank(run->comm) == 0)
         status = save_here(run);
     run->last_checkpoint = thaw_clock();
+    run->deadline.save = fmax(run->deadline.save, run->last_checkpoint - began);
     return thaw_comm_agree(run->comm, status);
 }
 

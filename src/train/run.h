@@ -6,6 +6,7 @@
  *   epoch.c       steps of an epoch, validation
  *   cache.c       the boundary cache (cache.h)
  *   checkpoint.c  the state as bytes, and back
+ *   deadline.c    the end of the allocation: when to save and stop
  *   report.c      what was avoided by freezing; the Keras snippet */
 #ifndef THAW_TRAIN_RUN_H
 #define THAW_TRAIN_RUN_H
@@ -45,6 +46,13 @@ typedef struct thaw_position {
     int64_t total_steps;
     int64_t finished; /* 1: all stages are done */
 } thaw_position;
+
+/* When this process has to have saved, in thaw_clock(), and how long the things took that can come before. */
+typedef struct thaw_deadline {
+    double end;              /* of the allocation, less checkpoint.before_end; 0: none */
+    double step, turn, save; /* longest so far: a step; behind an epoch's last step until the next; a checkpoint */
+    bool reached;            /* it made the run stop (rank 0) */
+} thaw_deadline;
 
 typedef struct thaw_cache thaw_cache;
 
@@ -103,6 +111,7 @@ typedef struct thaw_run {
     uint64_t history_size, events_size; /* at the checkpoint that was loaded; 0 without */
     bool recording;                     /* the log has this process' "start" */
     double started, last_checkpoint, last_progress;
+    thaw_deadline deadline;
 } thaw_run;
 
 /* open.c */
@@ -149,6 +158,12 @@ thaw_status thaw_checkpoint_load(thaw_run *run, bool *found);
 /* Optimizer state by tensor name into / from run->carried. */
 void thaw_optimizer_pack(thaw_buffer *out, const thaw_run *run);
 thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool rates);
+
+/* deadline.c */
+void thaw_deadline_open(thaw_run *run); /* from options->end_time, with a word to the user */
+/* This rank has to stop: a signal, or on rank 0 no time for what comes before the next question. `step`: the next one of the
+ * epoch. Ranks may differ, so what they say is reduced before anybody acts. */
+bool thaw_stop_wanted(thaw_run *run, int64_t step);
 
 /* report.c */
 const char *thaw_bytes_text(double bytes, char text[32]); /* "1.23 MB" */

@@ -123,6 +123,37 @@ class Plan(harness.Case):
         self.plan(cwd=self.dir)
         self.assertEqual(sorted(os.listdir(self.dir)), before)
 
+    def test_sbatch(self):
+        """The lines that a SLURM script begins with follow from the plan; what is not known is commented out."""
+        path = harness.write_job(self.path("job.yaml"), CATS)
+
+        def lines(*arguments):
+            out = self.succeed("plan", path, "--sbatch", *arguments).out.splitlines()
+            self.assertEqual([line for line in out if not line.startswith(("#SBATCH --", "##SBATCH --", "# "))], [])
+            for line in out:
+                if line.startswith("##SBATCH"):
+                    self.assertIn("# not known", line)
+            return dict(line[10:].split("=", 1) for line in out if line.startswith("#SBATCH --"))
+        stages = self.plan("--ranks", "6")["stages"]
+        rank = max(s["memory_bytes_per_rank"] for s in stages)
+        found = lines("--ranks", "6", "--ranks-per-node", "4", "--cpus-per-task", "8")
+        self.assertEqual((found["nodes"], found["ntasks"], found["ntasks-per-node"], found["cpus-per-task"]),
+                         ("2", "6", "4", "8"))
+        memory = int(found["mem"].rstrip("M")) * 2 ** 20
+        self.assertGreater(memory, 1.2 * 4 * rank)
+        self.assertLess(memory, 1.4 * 4 * (rank + 200e6))
+        self.assertEqual("time" in found, all(s.get("seconds_per_epoch") is not None for s in stages))
+        self.assertEqual(set(lines("--ranks", "6")) - {"time"}, {"ntasks"})
+        self.assertEqual(set(lines("--ranks", "6", "--cpus-per-task", "8")) - {"time"},
+                         {"ntasks", "cpus-per-task", "mem-per-cpu"})
+        self.assertEqual(lines("--ranks", "2", "--ranks-per-node", "4")["ntasks-per-node"], "2")
+        for wrong, words in ((("--ranks-per-node", "2"), "--sbatch"), (("--sbatch", "--json"), "give one"),
+                             (("--sbatch", "--ranks", "1,2"), "one number"),
+                             (("--sbatch", "--cpus-per-task", "0"), "from 1")):
+            result = harness.run("plan", path, *wrong)
+            self.assertEqual((result.status, len(result.messages)), (64, 1), str(result))
+            self.assertIn(words, result.messages[0])
+
     def test_ranks(self):
         self.succeed("plan", harness.write_job(self.path("job.yaml"), CATS), "--ranks", "1,2,4,8", "--json").json
         self.assertIn("block5_conv1", self.succeed("plan", self.path("job.yaml"), "--ranks", "1,2").out)

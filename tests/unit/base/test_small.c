@@ -1,7 +1,9 @@
 /* Threads, log, clock, hash. */
 #include <fenv.h>
+#include <math.h>
 #include <omp.h>
 #include <sched.h>
+#include <time.h>
 
 #include "base_case.h"
 
@@ -96,6 +98,7 @@ static void test_clock(void **state) {
     assert_true(thaw_clock() == 12.5);
     thaw_clock_set(NULL);
     assert_true(thaw_clock() >= b && thaw_clock() != 12.5);
+    assert_true(fabs(thaw_clock_unix() - (double)time(NULL)) < 5.0);
 }
 
 /* Known answers of XXH3 (xxHash 0.8: XXH3_64bits of nothing and of "abc" with seed 0). */
