@@ -14,7 +14,7 @@
 
 #include "base/memory.h"
 
-enum { ALIGNMENT = 64, LARGE = 256 * 1024 };
+enum { ALIGNMENT = 64, LARGE = 256 * 1024, HUGE = 4 << 20 /* bytes: whole large pages fit, and kernels stride through it */ };
 
 typedef struct head {
     void *start; /* what the C library gave */
@@ -48,6 +48,17 @@ static void count(size_t bytes) {
     }
 }
 
+/* Kernels walk 36 matrices at a time: with small pages each step would miss the table of translations. Advice: that it is not
+ * taken is no failure. */
+static void ask_for_large_pages(void *block, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)block + page - 1) / page * page;
+    madvise((void *)from, ((uintptr_t)block + bytes) / page * page - from, MADV_HUGEPAGE);
+#else
+    (void)block, (void)bytes;
+#endif
+}
+
 void *thaw_malloc(size_t bytes) {
     if (bytes > SIZE_MAX / 2 || must_fail())
         return NULL;
@@ -64,6 +75,8 @@ void *thaw_malloc(size_t bytes) {
             return NULL;
         block = (char *)start + ALIGNMENT;
         block += (ALIGNMENT - (uintptr_t)block % ALIGNMENT) % ALIGNMENT;
+        if (bytes >= HUGE)
+            ask_for_large_pages(block, bytes);
     }
     *head_of(block) = (head){.start = start, .bytes = bytes};
     count(bytes);
