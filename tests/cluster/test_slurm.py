@@ -151,6 +151,13 @@ class Slurm(harness.Case):
         if len(os.sched_getaffinity(0)) >= 2:
             self.assertNotIn("thaw: warning", self.text())
 
+    @unittest.skipIf(len(os.sched_getaffinity(0)) < 2, "one core")
+    def test_threads_of_a_rank(self):
+        """The cores of a task are those of its rank's threads."""
+        self.whole("one-node.sbatch", 1, options=["--cpus-per-task=2"])
+        self.assertIn("1 rank on 1 host x 2 threads", self.text())
+        self.assertNotIn("thaw: warning", self.text())
+
     def test_many_nodes_mpirun(self):
         self.whole("many-nodes.sbatch", 4, nodes=4)
         self.assertIn("4 ranks on 4 hosts", self.text())
