@@ -19,6 +19,7 @@ void counted_block(const float *block, size_t floats, double rate) {
 }
 
 static bool folding;
+static double idle_since = -1.0; /* simulated time at which a look found nothing, and nothing was posted since */
 
 void counted_fold(void) { folding = true; }
 
@@ -38,6 +39,7 @@ int counted_init(int *argc, char ***argv, int required, int *provided) {
 }
 
 static void note(void) {
+    idle_since = -1.0;
     if (++counted.pending > counted.receives)
         counted.receives = counted.pending;
 }
@@ -80,7 +82,12 @@ static void charge(const MPI_Request *requests, int n, const int *which) {
 }
 
 int counted_testsome(int n, MPI_Request *requests, int *ended, int *which, MPI_Status *statuses) {
+    if (PMPI_Wtime() == idle_since) { /* no time has passed: a look, which is slow in SMPI, finds nothing again */
+        *ended = 0;
+        return MPI_SUCCESS;
+    }
     const int error = PMPI_Testsome(n, requests, ended, which, statuses);
+    idle_since = *ended == 0 ? PMPI_Wtime() : -1.0;
     charge(requests, *ended, which);
     return error;
 }
