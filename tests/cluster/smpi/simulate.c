@@ -217,7 +217,8 @@ static void simulate(thaw_comm *comm, char **argv) {
     for (int i = 0; i < steps; i++)
         train_step(s, &ready);
     const double seconds = MPI_Wtime() - began;
-    double most[] = {seconds, (double)counted.messages, (double)counted.bytes, (double)held, (double)counted.receives, s->waited};
+    double most[] = {seconds, (double)counted.messages, (double)counted.bytes,
+                     (double)held, (double)counted.receives, s->waited};
     double sums[] = {s->computed, s->waited, 0.0, counted.adding};
     if (s->exchange && s->floats > 0)
         sums[2] = (double)thaw_exchange_hidden(s->exchange) / (double)(s->floats * sizeof(float)) / steps;
@@ -227,8 +228,9 @@ static void simulate(thaw_comm *comm, char **argv) {
     for (int i = 0; i < s->n_operations; i++)
         alone += s->operations[i].seconds;
     if (thaw_comm_rank(comm) == 0)
-        printf("{\"ranks\": %d, \"seconds\": %.9g, \"alone\": %.9g, \"computed\": %.9g, \"waited\": %.9g, \"waited_most\": %.9g, "
-               "\"adding\": %.9g, \"hidden\": %.6f, \"messages\": %.17g, \"bytes\": %.17g, \"memory\": %.17g, \"requests\": %.17g, "
+        printf("{\"ranks\": %d, \"seconds\": %.9g, \"alone\": %.9g, \"computed\": %.9g, \"waited\": %.9g, "
+               "\"waited_most\": %.9g, \"adding\": %.9g, \"hidden\": %.6f, \"messages\": %.17g, \"bytes\": %.17g, \"memory\": %.17g, "
+               "\"requests\": %.17g, "
                "\"payload\": %.17g}\n",
                ranks, most[0] / steps, alone, sums[0] / ranks / steps, sums[1] / ranks / steps, most[5] / steps,
                sums[3] / ranks / steps, sums[2] / ranks, most[1] / steps, most[2] / steps, most[3], most[4],
