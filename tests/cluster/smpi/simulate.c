@@ -229,9 +229,8 @@ static void simulate(thaw_comm *comm, char **argv) {
         alone += s->operations[i].seconds;
     if (thaw_comm_rank(comm) == 0)
         printf("{\"ranks\": %d, \"seconds\": %.9g, \"alone\": %.9g, \"computed\": %.9g, \"waited\": %.9g, "
-               "\"waited_most\": %.9g, \"adding\": %.9g, \"hidden\": %.6f, \"messages\": %.17g, \"bytes\": %.17g, \"memory\": %.17g, "
-               "\"requests\": %.17g, "
-               "\"payload\": %.17g}\n",
+               "\"waited_most\": %.9g, \"adding\": %.9g, \"hidden\": %.6f, \"messages\": %.17g, \"bytes\": %.17g, "
+               "\"memory\": %.17g, \"requests\": %.17g, \"payload\": %.17g}\n",
                ranks, most[0] / steps, alone, sums[0] / ranks / steps, sums[1] / ranks / steps, most[5] / steps,
                sums[3] / ranks / steps, sums[2] / ranks, most[1] / steps, most[2] / steps, most[3], most[4],
                (double)(s->floats * sizeof(float)));
