@@ -4,7 +4,9 @@
 #include "app.h"
 #include "base/memory.h"
 #include "graph/freeze.h"
+#include "network.h"
 #include "thaw/train.h"
+#include "train/slices.h"
 
 /* What is said of one stage: its plan for the first rank count, memory for each, and the plan were nothing frozen. */
 typedef struct stage_cost {
@@ -14,6 +16,9 @@ typedef struct stage_cost {
     size_t *memory;   /* bytes per rank, for each rank count */
     size_t full_memory; /* were nothing frozen, for the first */
     int64_t *largest; /* images of a batch on one rank, for each rank count */
+    thaw_pace pace;           /* with a network */
+    thaw_forecast *forecast;  /* for each rank count, likewise */
+    double alone;             /* seconds of a step on one rank, likewise */
 } stage_cost;
 
 typedef struct cost {
@@ -21,6 +26,8 @@ typedef struct cost {
     thaw_model *model;
     int n_ranks;
     int64_t *ranks;
+    bool has_network;
+    thaw_network network;
     stage_cost *stages; /* job->n_stages */
 } cost;
 
@@ -31,6 +38,7 @@ static void free_cost(cost *c) {
         thaw_free(c->stages[s].frozen);
         thaw_free(c->stages[s].memory);
         thaw_free(c->stages[s].largest);
+        thaw_free(c->stages[s].forecast);
     }
     thaw_free(c->stages);
     thaw_free(c->ranks);
@@ -93,6 +101,32 @@ static thaw_status plan_all(cost *c) {
     return status;
 }
 
+/* Images of a batch on the rank that has most, whom the others wait for. */
+static int64_t images_of(const cost *c, int64_t ranks) {
+    return thaw_slices_most(thaw_job_slices(c->job), c->job->batch_size, (int)ranks);
+}
+
+/* Steps on each number of ranks, from what one of them computes here. Collective. */
+static thaw_status forecast_all(cost *c, thaw_app *app) {
+    for (int s = 0; s < c->job->n_stages && c->has_network; s++) {
+        stage_cost *at = &c->stages[s];
+        at->forecast = thaw_calloc((size_t)c->n_ranks, sizeof *at->forecast);
+        THAW_TRY(thaw_comm_agree(app->comm, at->forecast ? THAW_OK
+                                                         : thaw_fail(THAW_RESOURCE, "not enough memory for %d rank counts",
+                                                                     c->n_ranks)));
+        THAW_TRY(thaw_pace_measure(&at->pace, app, c->model, at->plan));
+        at->alone = thaw_forecast_step(at->plan, &at->pace, (double)c->job->batch_size, 1, &c->network).seconds;
+        for (int i = 0; i < c->n_ranks; i++)
+            at->forecast[i] = thaw_forecast_step(at->plan, &at->pace, (double)images_of(c, c->ranks[i]), c->ranks[i],
+                                                 &c->network);
+    }
+    return THAW_OK;
+}
+
+static double efficiency(const cost *c, const stage_cost *at, int i) {
+    return at->alone / at->forecast[i].seconds / (double)c->ranks[i];
+}
+
 static const char *boundary_name(const thaw_plan *plan, int i) {
     return plan->model->layers[plan->model->nodes[plan->boundary[i]].layer].name;
 }
@@ -115,6 +149,33 @@ static cJSON *memory_json(const thaw_plan_memory *m, size_t exchange) {
     thaw_json_int(object, "scratch", (int64_t)m->scratch);
     thaw_json_int(object, "input", (int64_t)m->input);
     thaw_json_int(object, "exchange", (int64_t)exchange);
+    return object;
+}
+
+static cJSON *forecast_json(const cost *c, const stage_cost *at, int i) {
+    const thaw_forecast *f = &at->forecast[i];
+    cJSON *one = cJSON_CreateObject();
+    cJSON_AddNumberToObject(one, "seconds_per_step", f->seconds);
+    cJSON_AddNumberToObject(one, "images_per_second", (double)c->job->batch_size / f->seconds);
+    cJSON_AddNumberToObject(one, "efficiency", efficiency(c, at, i));
+    thaw_json_int(one, "exchanged_bytes", at->plan->gradient_bytes);
+    cJSON_AddNumberToObject(one, "sent_bytes", f->sent);
+    cJSON_AddNumberToObject(one, "exchange_seconds", f->exchange);
+    cJSON_AddNumberToObject(one, "wait_seconds", f->wait);
+    if (c->ranks[i] > 1)
+        cJSON_AddNumberToObject(one, "hidden_share", f->hidden);
+    else
+        cJSON_AddNullToObject(one, "hidden_share");
+    return one;
+}
+
+static cJSON *pace_json(const thaw_pace *pace) {
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddNumberToObject(object, "prefix", pace->prefix);
+    cJSON_AddNumberToObject(object, "forward", pace->forward);
+    cJSON_AddNumberToObject(object, "backward", pace->backward);
+    cJSON_AddNumberToObject(object, "update", pace->update);
+    cJSON_AddNumberToObject(object, "add", pace->add);
     return object;
 }
 
@@ -145,6 +206,8 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
     } else {
         cJSON_AddNullToObject(row, "cache");
     }
+    if (c->has_network)
+        cJSON_AddItemToObject(row, "pace", pace_json(&at->pace));
     cJSON *list = cJSON_AddArrayToObject(row, "by_ranks");
     for (int i = 0; i < c->n_ranks; i++) {
         cJSON *one = cJSON_CreateObject();
@@ -153,6 +216,8 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
         thaw_json_int(one, "images_per_rank", at->largest[i]);
         thaw_json_int(one, "memory_bytes_per_rank", (int64_t)at->memory[i]);
         cJSON_AddNumberToObject(one, "ring_bytes_per_step", ring_bytes(plan, c->ranks[i]));
+        if (c->has_network)
+            cJSON_AddItemToObject(one, "predicted", forecast_json(c, at, i));
     }
     return row;
 }
@@ -167,6 +232,18 @@ static thaw_status print_json(thaw_app *app, const cost *c) {
     for (int s = 0; s < c->job->n_stages; s++)
         cJSON_AddItemToArray(stages, stage_json(c, &c->stages[s]));
     return thaw_app_print_json(app, object);
+}
+
+static void put_forecast(thaw_buffer *text, const cost *c, const stage_cost *at) {
+    thaw_words a;
+    thaw_buffer_printf(text, "  %8s %14s %16s %13s %10s %12s %9s\n", "ranks", "s a step", "images a second", "efficiency %",
+                       "s waited", "sent a rank", "hidden %");
+    for (int i = 0; i < c->n_ranks; i++) {
+        const thaw_forecast *f = &at->forecast[i];
+        thaw_buffer_printf(text, "  %8lld %14.4g %16.4g %13.1f %10.3g %12s %9.*f\n", (long long)c->ranks[i], f->seconds,
+                           (double)c->job->batch_size / f->seconds, 100.0 * efficiency(c, at, i), f->wait,
+                           thaw_megabytes(&a, f->sent), c->ranks[i] > 1 ? 1 : 0, c->ranks[i] > 1 ? 100.0 * f->hidden : 0.0);
+    }
 }
 
 static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
@@ -195,6 +272,8 @@ static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
     for (int i = 0; i < c->n_ranks; i++)
         thaw_buffer_printf(text, "  %8lld %14lld %16s %24s\n", (long long)c->ranks[i], (long long)at->largest[i],
                            thaw_megabytes(&a, (double)at->memory[i]), thaw_megabytes(&b, ring_bytes(plan, c->ranks[i])));
+    if (c->has_network)
+        put_forecast(text, c, at);
     thaw_buffer_printf(text, "  memory were nothing frozen: %s on each of %lld rank%s\n",
                        thaw_megabytes(&a, (double)at->full_memory), (long long)c->ranks[0],
                        c->ranks[0] == 1 ? "" : "s");
@@ -210,9 +289,13 @@ static thaw_status print_text(thaw_app *app, const cost *c) {
     return thaw_app_print_buffer(app, &text);
 }
 
-/* --ranks, or the ranks that run this command. */
+/* --ranks, or the ranks that run this command; --network. */
 static thaw_status read_ranks(cost *c, const thaw_app *app, const thaw_arguments *given) {
     const char *text = thaw_arguments_value(given, "ranks", NULL);
+    const char *network = thaw_arguments_value(given, "network", NULL);
+    c->has_network = network != NULL;
+    if (network)
+        THAW_TRY(thaw_network_parse(&c->network, network, "--network"));
     if (text)
         return thaw_numbers_parse(&c->ranks, &c->n_ranks, text, 1, 1 << 20, "--ranks");
     c->ranks = thaw_calloc(1, sizeof *c->ranks);
@@ -233,6 +316,7 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     THAW_GOTO(thaw_app_threads(app, 0, false)); /* scratch memory of kernels depends on threads */
     THAW_GOTO(thaw_job_model(&c.model, app->comm, job, false));
     THAW_GOTO(thaw_comm_agree(app->comm, plan_all(&c)));
+    THAW_GOTO(forecast_all(&c, app));
     if (app->root)
         status = thaw_arguments_has(given, "json") ? print_json(app, &c) : print_text(app, &c);
 out:
@@ -243,6 +327,7 @@ out:
 
 static const thaw_option options[] = {
     {"ranks", "1,2,4,8", false, "rank counts to compare (default: the ranks that run this command)"},
+    {"network", "LAT,BW", false, "predict steps on a network of this latency and bandwidth: 2e-6,12.5e9 or 2us,100Gbit"},
     {"set", "KEY=VALUE", true, "set a key of the job, e.g. stages.1.freeze=\"[:-4]\""},
     THAW_OPTION_JSON,
 };
@@ -253,7 +338,11 @@ const thaw_command thaw_command_plan = {
     .most = 1,
     .summary = "what a job will cost in each stage, before it runs: parameters, FLOP, memory, bytes exchanged",
     .details = "Reads neither weights nor images. FLOP are counted per image, a multiply-add as 2.\n"
-               "Sent a rank and step: payload of summing the gradients around a ring, 2 (P-1)/P of their bytes.",
+               "Sent a rank and step: payload of summing the gradients around a ring, 2 (P-1)/P of their bytes.\n"
+               "--network times some steps of each stage on this machine, with random weights, and predicts for every number of\n"
+               "ranks, each with such cores and a link of its own: seconds of a step without cache, images a second, efficiency\n"
+               "(over one rank that computes all of the batch), what ranks wait for each other, what the busiest one sends, and\n"
+               "which part of the gradients is summed behind computation. A message of M bytes takes LAT + M/BW; nobody is late.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .run = run,
