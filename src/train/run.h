@@ -60,6 +60,7 @@ typedef struct thaw_run {
     thaw_objective objective;
     float *class_weight; /* per class, or NULL */
     char *folder;        /* output */
+    char *hosts;         /* of all ranks, P texts one behind the other; on rank 0 */
 
     thaw_position at;
     thaw_decisions decisions;
