@@ -105,6 +105,8 @@ static thaw_status read_exchange(thaw_exchange_kind *out, const char *name) {
 static thaw_status make_scaling(thaw_scaling *s, const thaw_arguments *given, const char **texts, int n) {
     const char *network = thaw_arguments_value(given, "network", NULL);
     s->has_network = network != NULL;
+    s->kinds[THAW_STRONG] = thaw_arguments_has(given, "strong") || !thaw_arguments_has(given, "weak");
+    s->kinds[THAW_WEAK] = thaw_arguments_has(given, "weak") || !thaw_arguments_has(given, "strong");
     s->global_batch = s->batch;
     THAW_TRY(thaw_arguments_int(&s->global_batch, given, "global-batch", 1, 1 << 20));
     THAW_TRY(read_exchange(&s->exchange, thaw_arguments_value(given, "exchange", "auto")));
@@ -150,7 +152,7 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     thaw_bench bench = {.app = app, .batch = 16, .repeat = 5};
     thaw_builtin_options options;
     thaw_bench_subject s = {0};
-    static const char *const of_scaling[] = {"global-batch", "exchange", "network", "report"};
+    static const char *const of_scaling[] = {"strong", "weak", "global-batch", "exchange", "network", "report"};
     const bool scales = thaw_arguments_has(given, "scaling");
     THAW_TRY(thaw_arguments_int(&bench.batch, given, "batch", 1, 65536));
     THAW_TRY(thaw_arguments_int(&bench.repeat, given, "repeat", 1, 100000));
@@ -198,12 +200,14 @@ static const thaw_option options_table[] = {
     {"model", "MODEL", false, "a built-in name or a Keras .h5 file (default: vgg16)"},
     THAW_OPTION_NO_TOP,
     THAW_OPTION_INPUT_SHAPE,
-    {"freeze", "SPEC", true, "freeze of the training steps, as in a job; in order (default: none). With --scaling: a plan each"},
+    {"freeze", "SPEC", true, "freeze of the steps, as in a job; in order (default: none). With --scaling: a plan each"},
     {"batch", "N", false, "images on each rank (default: 16)"},
     {"threads", "T", false, "threads of each rank (default: OMP_NUM_THREADS, else its cores)"},
     THAW_OPTION_CONV,
     {"repeat", "R", false, "measured runs, after one that is not (default: 5)"},
     {"scaling", NULL, false, "steps on 1, 2, 4, ... and all ranks: strong and weak scaling of each freeze plan"},
+    {"strong", NULL, false, "with --scaling: strong scaling alone"},
+    {"weak", NULL, false, "with --scaling: weak scaling alone"},
     {"global-batch", "G", false, "with --scaling: images of a step over all ranks in strong scaling (default: --batch)"},
     {"exchange", "KIND", false, "with --scaling: auto, overlap or mpi, as in a job (default: auto)"},
     {"network", "LAT,BW", false, "with --scaling: predictions for a network beside it, e.g. 2e-6,12.5e9 or 50us,1Gbit"},

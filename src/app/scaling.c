@@ -88,7 +88,7 @@ static thaw_status make_worlds(thaw_scaling *s) {
 }
 
 static bool has_point(const thaw_scaling *s, thaw_scaling_kind kind, int ranks) {
-    return kind == THAW_WEAK || ranks <= s->global_batch;
+    return s->kinds[kind] && (kind == THAW_WEAK || ranks <= s->global_batch);
 }
 
 /* This rank's images of a step. */
@@ -193,6 +193,14 @@ static void say(const thaw_scaling *s, const thaw_scaling_point *p) {
                   thaw_scaling_names[p->kind], p->ranks, p->ranks == 1 ? "" : "s", thaw_scaling_rate(p), p->efficiency);
 }
 
+/* The strong point with one rank, where that is the weak one too; else NULL. */
+static const thaw_scaling_point *strong_alone(const thaw_scaling *s, int plan) {
+    for (int i = 0; i < s->n_points && s->batch == s->global_batch; i++)
+        if (s->points[i].plan == plan)
+            return &s->points[i];
+    return NULL;
+}
+
 /* All points of a plan and kind. */
 static thaw_status measure_line(thaw_scaling *s, int plan, thaw_scaling_kind kind, double add) {
     const thaw_scaling_point *one = &s->points[s->n_points];
@@ -203,12 +211,9 @@ static thaw_status measure_line(thaw_scaling *s, int plan, thaw_scaling_kind kin
             continue;
         *point = (thaw_scaling_point){.kind = kind, .plan = plan, .ranks = s->counts[w]};
         point->images = kind == THAW_WEAK ? s->batch * point->ranks : s->global_batch;
-        if (kind == THAW_WEAK && w == 0 && s->batch == s->global_batch) { /* measured already, as the first strong point */
-            const int back = s->n_points - 1;
-            int first = back;
-            while (first > 0 && s->points[first - 1].plan == plan)
-                first--;
-            *point = s->points[first];
+        const thaw_scaling_point *same = kind == THAW_WEAK && w == 0 ? strong_alone(s, plan) : NULL;
+        if (same) {
+            *point = *same;
             point->kind = kind;
         } else if (s->worlds[w]) {
             status = measure_here(point, s, s->worlds[w]);
@@ -231,7 +236,7 @@ thaw_status thaw_scaling_measure(thaw_scaling *s) {
     thaw_status status = s->points ? thaw_model_allocate(s->model) : no_memory();
     THAW_TRY(thaw_comm_agree(s->app->comm, status));
     thaw_model_initialize(s->model, 0);
-    if (s->app->root && s->counts[s->n_worlds - 1] > s->global_batch)
+    if (s->app->root && s->kinds[THAW_STRONG] && s->counts[s->n_worlds - 1] > s->global_batch)
         thaw_warn("strong scaling of %lld images ends at as many ranks: give a larger --global-batch for more",
                   (long long)s->global_batch);
     const double add = s->has_network ? thaw_pace_add() : 0.0;

@@ -33,6 +33,7 @@ typedef struct thaw_scaling {
     const char *name; /* of the model, as given */
     thaw_model *model;
     bool has_head; /* one was added */
+    bool kinds[2]; /* by thaw_scaling_kind: it is asked for */
     int64_t batch, global_batch, repeat;
     thaw_exchange_kind exchange;
     bool has_network;
@@ -49,8 +50,8 @@ typedef struct thaw_scaling {
 /* Resolves the plans on s->model: texts[i] is NAME=SPEC, SPEC, or one of head, late, everything, which are also what n = 0
  * stands for. Errors: THAW_USAGE. */
 thaw_status thaw_scaling_make_plans(thaw_scaling *s, const char *const *texts, int n);
-/* Makes worlds of ranks, checks that every point fits into memory, measures all. `prepare` gives weights to the model.
- * Collective. */
+/* Makes worlds of ranks, checks that every point fits into memory, measures all. The model gets
+ * random weights. Collective. */
 thaw_status thaw_scaling_measure(thaw_scaling *s);
 void thaw_scaling_free(thaw_scaling *s); /* frees the contents, not app and model */
 

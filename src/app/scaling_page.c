@@ -55,8 +55,8 @@ static void put_axes(thaw_buffer *text, const axes *a, const thaw_scaling *s, co
     const int bottom = HEIGHT - BOTTOM;
     for (int i = 0; i <= 5; i++) {
         const double value = a->most * i / 5.0, y = y_of(a, value);
-        thaw_buffer_printf(text, "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n",
-                           LEFT, y, WIDTH - RIGHT, LEFT - 6, y + 4.0, value);
+        thaw_buffer_printf(text, "<path d=\"M%d %.1fH%d\" stroke=\"#ddd\"/>", LEFT, y, WIDTH - RIGHT);
+        thaw_buffer_printf(text, "<text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%g</text>\n", LEFT - 6, y + 4.0, value);
     }
     for (int w = 0; w < s->n_worlds; w++)
         thaw_buffer_printf(text, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%d</text>\n", x_of(a, s->counts[w]),
@@ -148,14 +148,16 @@ void thaw_scaling_page(thaw_buffer *text, const thaw_scaling *s, const char *sce
         put_escaped(text, plan->name);
         thaw_buffer_printf(text, "</b>: ");
         put_escaped(text, plan->frozen);
-        thaw_buffer_printf(text, "; %s parameters train, %s of gradients a step</li>\n", thaw_commas(&a, plan->trainable_params),
-                           thaw_megabytes(&b, (double)plan->gradient_bytes));
+        thaw_buffer_printf(text, "; %s parameters train, %s of gradients a step</li>\n",
+                           thaw_commas(&a, plan->trainable_params), thaw_megabytes(&b, (double)plan->gradient_bytes));
     }
     thaw_buffer_printf(text, "</ul>\n");
     if (s->has_network)
-        thaw_buffer_printf(text, "<p>Dashed: predicted from one rank's figures for a network of %g s latency and %g bytes/s.</p>\n",
-                           s->network.latency, s->network.bandwidth);
+        thaw_buffer_printf(text, "<p>Dashed: predicted from one rank's figures for a network of %g s latency and %g bytes/s."
+                                 "</p>\n", s->network.latency, s->network.bandwidth);
     for (int kind = 0; kind < 2; kind++) {
+        if (!s->kinds[kind])
+            continue;
         thaw_buffer_printf(text, "<h2>%s scaling: %lld images %s</h2>\n", kind == THAW_WEAK ? "Weak" : "Strong",
                            (long long)(kind == THAW_WEAK ? s->batch : s->global_batch),
                            kind == THAW_WEAK ? "on each rank" : "over all ranks");

@@ -188,6 +188,8 @@ static void put_gnuplot(thaw_buffer *text, const thaw_scaling *s) {
                              "set datafile separator ','\nset key left top\nset grid\nset logscale x 2\n"
                              "set xlabel 'ranks'\nset ylabel 'images/s'\nset yrange [0:*]\nset multiplot layout 1,2\n");
     for (int kind = 0; kind < 2; kind++) {
+        if (!s->kinds[kind])
+            continue;
         const char *name = thaw_scaling_names[kind];
         thaw_buffer_printf(text, "set title '%s scaling: %lld images %s'\nplot ", name,
                            (long long)(kind == THAW_WEAK ? s->batch : s->global_batch),

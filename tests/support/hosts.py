@@ -115,10 +115,10 @@ class Hosts:
     def processes(self, i):
         """Names of what runs on host i beside its first process."""
         names = []
-        space = os.readlink("/proc/%d/ns/pid" % self.inits[i])
+        space = os.readlink("/proc/%d/ns/net" % self.inits[i])
         for pid in filter(str.isdigit, os.listdir("/proc")):
             try:
-                if int(pid) != self.inits[i] and os.readlink("/proc/%s/ns/pid" % pid) == space:
+                if int(pid) != self.inits[i] and os.readlink("/proc/%s/ns/net" % pid) == space:
                     with open("/proc/%s/comm" % pid) as f:
                         names.append(f.read().strip())
             except OSError:
@@ -126,8 +126,9 @@ class Hosts:
         return names
 
     def prefix(self, hosts, slots=1, more=()):
-        """Command prefix that starts `slots` ranks on each of some hosts; mpirun runs on the first one."""
-        return ["nsenter", "-t", str(self.inits[hosts[0]]), "-n", "-u", "-p", "-m", "mpirun", "-n", str(len(hosts) * slots),
+        """Command prefix that starts `slots` ranks on each of some hosts; mpirun and its ranks run on the first one, but see all
+        processes of the machine, since the agent enters the other hosts by them."""
+        return ["nsenter", "-t", str(self.inits[hosts[0]]), "-n", "-u", "mpirun", "-n", str(len(hosts) * slots),
                 "--host", ",".join("%s:%d" % (self.address(i), slots) for i in hosts), "--allow-run-as-root", "--bind-to",
                 "none", "--mca", "plm_rsh_agent", self.agent, "--mca", "plm_rsh_no_tree_spawn", "1", "--mca", "btl",
                 "tcp,self,vader", "--mca", "pml", "ob1", "--mca", "btl_tcp_if_include", "10.78.0.0/24", "--mca",
