@@ -166,7 +166,7 @@ void thaw_scaling_page(thaw_buffer *text, const thaw_scaling *s, const char *sce
         put_drawing(text, s, (thaw_scaling_kind)kind, WAIT);
         put_rows(text, s, (thaw_scaling_kind)kind);
     }
-    thaw_buffer_printf(text, "<p>Efficiency: images/s of a rank over those of one rank alone. Waiting: for sums of gradients from "
-                             "other ranks. Hidden: share of the gradients that were summed before they were waited for. "
+    thaw_buffer_printf(text, "<p>Efficiency: images/s of a rank over those of one rank alone. Waiting: for sums of gradients "
+                             "from other ranks. Hidden: share of the gradients that were summed before they were waited for. "
                              "Random weights and images, no cache.</p>\n</html>\n");
 }
