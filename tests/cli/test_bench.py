@@ -208,7 +208,10 @@ class Scaling(harness.Case):
                 self.assertTrue(0 < p["wait_share"] < 1)
             self.assert_close(p["efficiency"], p["images_per_second"] / p["ranks"] / alone[p["plan"], p["scaling"]], 1e-9)
             self.assertGreater(p["phases"]["backward"], 0)
-            self.assertEqual(p["phases"]["prefix"] > 0, plans[p["plan"]]["name"] != "everything")
+            if p["plan"] == "everything":  # nothing but two looks at the clock
+                self.assertLess(p["phases"]["prefix"], 0.1 * p["phases"]["forward"])
+            else:
+                self.assertGreater(p["phases"]["prefix"], 0)
         want = [(plan, kind, n) for plan in plans for kind in ("strong", "weak") for n in ranks]
         self.assertEqual([(p["plan"], p["scaling"], p["ranks"]) for p in got["points"]], want)
 
@@ -264,7 +267,7 @@ class Scaling(harness.Case):
         self.assertIn("gnuplot could not", done.err)
 
     def test_kinds_and_exchange(self):
-        got = self.scale("--json", "--strong", "--freeze", "everything", "--exchange", "mpi", "--batch", "2").json
+        got = self.scale("--json", "--strong", "--freeze", "everything", "--exchange", "mpi", "--global-batch", "2").json
         self.assertEqual([(p["scaling"], p["ranks"], p["hidden_share"]) for p in got["points"]],
                          [("strong", 1, None), ("strong", 2, 0)])  # three ranks have no share of two images
         got = self.scale("--json", "--weak", "--freeze", "everything", ranks=0).json

@@ -132,4 +132,4 @@ class Hosts:
                 "--host", ",".join("%s:%d" % (self.address(i), slots) for i in hosts), "--allow-run-as-root", "--bind-to",
                 "none", "--mca", "plm_rsh_agent", self.agent, "--mca", "plm_rsh_no_tree_spawn", "1", "--mca", "btl",
                 "tcp,self,vader", "--mca", "pml", "ob1", "--mca", "btl_tcp_if_include", "10.78.0.0/24", "--mca",
-                "oob_tcp_if_include", "10.78.0.0/24", *more]
+                "oob_tcp_if_include", "10.78.0.0/24", "--mca", "orte_tmpdir_base", self.folder, *more]
