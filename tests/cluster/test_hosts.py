@@ -18,11 +18,14 @@ from keras_file import Network  # noqa: E402
 
 N = 4
 STEPS = 5     # an epoch
-MORE = 4      # epochs that the longer run has more
+MORE = 3      # epochs that the longer run has more
+EPOCHS = 20   # of the runs that lose a host
 BOUND = 20.0  # seconds from the loss of a host to the end of the run
 
 
 class Cluster(harness.Case):
+    undisturbed = []  # what the runs that lose a host must come to, once it is known
+
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
@@ -64,8 +67,7 @@ class Cluster(harness.Case):
         return "train", harness.write_job(self.path("job.yaml"), job)
 
     def digest(self, folder):
-        return harness.read_bytes(os.path.join(folder, "model.h5")), [
-            {k: v for k, v in row.items()} for row in harness.history(folder)]
+        return harness.read_bytes(os.path.join(folder, "model.h5")), harness.history(folder)
 
     def alone(self, epochs, freeze="before:fc1"):
         folder = self.path("alone")
@@ -103,7 +105,7 @@ class Cluster(harness.Case):
 
     def lose(self, how, bound):
         """Loses host 3 in the middle of a run; the other three finish it."""
-        epochs = 40
+        epochs = EPOCHS
         folder = self.path("lost")
         history = os.path.join(folder, "history.csv")
         process = harness.start(self.arguments(folder, epochs), prefix=self.hosts.prefix(range(1, N + 1), more=KEEPALIVE))
@@ -125,7 +127,9 @@ class Cluster(harness.Case):
         starts = harness.events(folder, "start")
         self.assertEqual([s["hosts"] for s in starts], [4, 3])
         self.assertEqual(starts[1]["host_names"], ["host-1", "host-2", "host-4"])
-        self.assertEqual(self.digest(folder), self.alone(epochs))
+        if not self.undisturbed:
+            self.undisturbed.append(self.alone(epochs))
+        self.assertEqual(self.digest(folder), self.undisturbed[0])
         print("host-3 lost after %d epochs: the run ended in %.1f s, three hosts did the rest" % (done, seconds),
               file=sys.stderr)
 
