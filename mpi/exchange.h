@@ -15,13 +15,14 @@ typedef enum thaw_scheme {
     THAW_SCHEME_AUTO,     /* by count and P, see allreduce.c */
     THAW_SCHEME_DOUBLING, /* recursive doubling: log2 P rounds of the whole chunk */
     THAW_SCHEME_OWNERS,   /* each rank sums 1/P of the chunk for all: 2 rounds of P-1 messages */
-    THAW_SCHEME_HALVING   /* recursive vector halving, distance doubling, and back: 2 log2 P rounds */
+    THAW_SCHEME_HALVING   /* vector halving, distance doubling, and back, three levels at once: 2 log2(P)/3 rounds */
 } thaw_scheme;
 
 typedef struct thaw_allreduce_options {
     thaw_scheme scheme;
     size_t chunk; /* floats; 0: default */
     int window;   /* chunks under way at once; 0: default */
+    int group_levels; /* of halving: levels of the tree that a round takes, 1 to 3; 0: default */
 } thaw_allreduce_options;
 
 /* Sums under way. With one rank there is nothing to do. */

@@ -100,7 +100,8 @@ finish() {
 
 need="libcmocka-dev python3 python3-numpy python3-h5py python3-pil iproute2 curl"
 # shellcheck disable=SC2086
-jobs/quickstart.sh --packages $need clang libomp-dev || jobs/quickstart.sh --packages $need || {
+jobs/quickstart.sh --packages $need clang libomp-dev libsimgrid-dev || jobs/quickstart.sh --packages $need clang libomp-dev ||
+    jobs/quickstart.sh --packages $need || {
     echo "0 passed, 1 failed"
     exit 1
 }

@@ -67,6 +67,9 @@ thaw_status thaw_dataset_verify(const thaw_dataset *dataset, int threads, int64_
 /* Reads samples first..end-1 of arrays and hashes their values: content[0..end-first). Errors: THAW_DATA, THAW_NO_INPUT,
  * THAW_RESOURCE. */
 thaw_status thaw_dataset_hash_rows(const thaw_dataset *dataset, int64_t first, int64_t end, uint64_t *content);
+/* Bytes that reading the samples holds besides batches: chunks of an array that are kept inflated, pixels of the largest of
+ * the first images on `threads` threads. 0 where that cannot be known. */
+size_t thaw_dataset_reading_bytes(const thaw_dataset *dataset, int threads);
 /* Drops samples (ascending numbers). */
 void thaw_dataset_drop(thaw_dataset *dataset, const int64_t *samples, int64_t n);
 /* Position -> sample of an epoch: Philox(seed, SHUFFLE, epoch) Fisher-Yates, or identity without shuffle. `order` has n

@@ -49,6 +49,7 @@ typedef struct thaw_plan {
     const thaw_model *model;
     int64_t max_batch;
     int slices;             /* at least 1 */
+    int64_t prefix_batch;   /* images that the prefix takes at once: its activations stay small, its bits are the same */
     bool *trainable;        /* per layer */
     bool *batch_statistics; /* per layer, as in force: trainable BN with batch statistics */
     bool *needs_grad;       /* per node */

@@ -21,6 +21,8 @@ struct thaw_job;
 typedef struct thaw_train_options {
     const char *resume;                /* "auto", "never", or a checkpoint file */
     const volatile sig_atomic_t *stop; /* becomes non-zero: save a checkpoint and end with THAW_STOPPED; may be NULL */
+    double end_time;                   /* the allocation ends then, in seconds since 1970: saves and ends with THAW_STOPPED
+                                          before; 0: not known. Rank 0's counts */
     void (*result)(const char *text, void *payload); /* receives the run's result text on rank 0; may be NULL */
     void *payload;
 } thaw_train_options;

@@ -16,7 +16,7 @@
 typedef struct thaw_app {
     thaw_comm *comm;
     bool root;                         /* rank 0: prints */
-    const volatile sig_atomic_t *stop; /* SIGTERM or SIGUSR1 arrived (train) */
+    const volatile sig_atomic_t *stop; /* SIGTERM, SIGUSR1 or SIGUSR2 arrived (train) */
     int cores;                         /* of this host that its ranks may use; set by thaw_app_threads */
 } thaw_app;
 
@@ -30,7 +30,7 @@ extern const int thaw_n_commands;
 /* Sets this rank's threads: `wanted` if > 0, else OMP_NUM_THREADS, else its cores divided by the ranks of the host that
  * share them. `say`: one line on ranks, threads and cores, and a warning when ranks share or waste cores. Collective. */
 thaw_status thaw_app_threads(thaw_app *app, int wanted, bool say);
-/* From now on SIGTERM and SIGUSR1 set *app->stop, and a closed pipe is an error of writing, not the end. */
+/* From now on SIGTERM, SIGUSR1 and SIGUSR2 set *app->stop, and a closed pipe is an error of writing, not the end. */
 void thaw_app_catch_stop(thaw_app *app);
 
 /* inputs.c */
@@ -65,6 +65,12 @@ thaw_status thaw_app_print_buffer(const thaw_app *app, thaw_buffer *text);
 thaw_status thaw_app_print_json(const thaw_app *app, cJSON *object);
 /* Standard output is complete. Errors: THAW_IO (on rank 0). */
 thaw_status thaw_app_flush(const thaw_app *app);
+/* sbatch.c */
+/* The #SBATCH lines for a job with the options --ranks-per-node and --cpus-per-task. [in] plan: what `thaw plan --json`
+ * prints. Errors: THAW_USAGE. */
+thaw_status thaw_app_print_sbatch(const thaw_app *app, const cJSON *plan, const thaw_arguments *given, const thaw_job *job);
+
+/* output.c, continued */
 /* Adds an integer with all its digits. */
 void thaw_json_int(cJSON *object, const char *key, int64_t value);
 /* [null, H, W, C]: the null stands for the images of a batch, as in Keras. */

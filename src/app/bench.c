@@ -15,22 +15,37 @@
 /* Momentum and a small rate: the arithmetic of a real update, on weights that stay finite. */
 static const thaw_job_optimizer sgd = {.kind = THAW_SGD, .learning_rate = 1e-6, .momentum = 0.9};
 
-/* Times at which the engine calls poll: once behind each operation. */
+/* Seconds of operations: the engine calls poll behind each one. A prefix that runs in pieces comes by several times. */
 typedef struct recorder {
     thaw_exchange *exchange;
     thaw_comm *comm;
     thaw_status status; /* first failure of a hook */
-    double *marks;      /* room for a run */
-    int n, room;
+    double *seconds;    /* of the operations of a phase */
+    int n, room;        /* calls of a phase; operations */
+    double last;
+    bool whole; /* every operation of every phase was seen */
 } recorder;
 
 static void hook_poll(void *payload) {
     recorder *r = payload;
-    if (r->n < r->room)
-        r->marks[r->n] = thaw_clock();
+    const double now = thaw_clock();
+    if (r->room > 0)
+        r->seconds[r->n % r->room] += now - r->last;
     r->n++;
+    r->last = now;
     if (r->exchange)
         thaw_exchange_poll(r->exchange);
+}
+
+/* The phase of `room` operations begins; the one before has ended. */
+static double begin_phase(recorder *r, double *seconds, int room) {
+    r->whole = r->whole && (r->room > 0 ? r->n > 0 && r->n % r->room == 0 : r->n == 0);
+    r->seconds = seconds;
+    r->room = room;
+    r->n = 0;
+    for (int i = 0; i < room; i++)
+        seconds[i] = 0.0;
+    return r->last = thaw_clock();
 }
 
 static void hook_bucket_ready(void *payload, int bucket) {
@@ -129,10 +144,10 @@ static bool grow_costs(thaw_bench *bench, const thaw_model *model) {
     return costs != NULL;
 }
 
-/* Adds to each layer the median over repetitions of its operations' seconds. all (repeat, n): marks of all runs, the start
- * of the first operation before them at starts[run]; operation i of this piece has mark first + i. */
-static void add_layers(double *layers, const double *all, const double *starts, int64_t repeat, int n, int first,
-                       const thaw_tape *tape, bool backward, double *room) {
+/* Adds to each layer the median over repetitions of its operations' seconds. all (repeat, n): seconds of all runs; those of
+ * this piece begin at `first`. */
+static void add_layers(double *layers, const double *all, int64_t repeat, int n, int first, const thaw_tape *tape,
+                       bool backward, double *room) {
     const int count = tape ? tape->n_ops : 0;
     int at = first;
     for (int i = 0; i < count; i++) {
@@ -140,7 +155,7 @@ static void add_layers(double *layers, const double *all, const double *starts, 
         if (backward && !op->wants_dw && !op->wants_dx)
             continue;
         for (int64_t r = 0; r < repeat; r++)
-            room[r] = all[r * n + at] - (at > first ? all[r * n + at - 1] : starts[r]);
+            room[r] = all[r * n + at];
         layers[op->layer] += median(room, repeat);
         at++;
     }
@@ -153,8 +168,8 @@ thaw_status thaw_bench_forward(thaw_bench *bench, thaw_model *model) {
     thaw_plan *plan = NULL;
     thaw_engine *engine = NULL;
     float *x = NULL;
-    double *marks = NULL, *seconds = NULL, *starts = NULL, *room = NULL;
-    recorder record = {.comm = comm};
+    double *all = NULL, *seconds = NULL, *room = NULL;
+    recorder record = {.comm = comm, .whole = true};
     thaw_hooks hooks = {.poll = hook_poll, .payload = &record};
     thaw_status status = thaw_plan_compile(&plan, &request);
     if (status == THAW_OK)
@@ -164,38 +179,33 @@ thaw_status thaw_bench_forward(thaw_bench *bench, thaw_model *model) {
     const int n = plan ? plan->tape_prefix->n_ops : 0;
     if (status == THAW_OK) {
         x = thaw_bench_values(bench->batch * thaw_shape_count(&model->nodes[model->input].shape), thaw_comm_rank(comm));
-        marks = thaw_calloc((size_t)repeat * (size_t)n + 1, sizeof *marks);
+        all = thaw_calloc((size_t)repeat * (size_t)n + 1, sizeof *all);
         seconds = thaw_calloc((size_t)repeat, sizeof *seconds);
-        starts = thaw_calloc((size_t)repeat, sizeof *starts);
         room = thaw_calloc((size_t)repeat, sizeof *room);
-        if (!x || !marks || !seconds || !starts || !room || !make_layers(&bench->layer_forward, model) ||
-            !grow_costs(bench, model))
+        if (!x || !all || !seconds || !room || !make_layers(&bench->layer_forward, model) || !grow_costs(bench, model))
             status = no_memory();
     }
     THAW_GOTO(thaw_comm_agree(comm, status));
-    bench->has_layers = true;
     add_costs(bench, model, plan->tape_prefix);
     for (int64_t run = -1; run < repeat; run++) { /* the first touches all memory and is not counted */
         const int64_t at = run < 0 ? 0 : run;
-        record = (recorder){.comm = comm, .marks = marks + at * n, .room = n};
         thaw_comm_barrier(comm);
-        starts[at] = thaw_clock();
+        const double started = begin_phase(&record, all + at * n, n);
         thaw_engine_prefix(engine, bench->batch, x);
         thaw_engine_infer(engine, bench->batch);
-        seconds[at] = thaw_clock() - starts[at];
-        bench->has_layers = bench->has_layers && record.n == n;
+        seconds[at] = begin_phase(&record, NULL, 0) - started;
     }
+    bench->has_layers = record.whole;
     if (bench->has_layers)
-        add_layers(bench->layer_forward, marks, starts, repeat, n, 0, plan->tape_prefix, false, room);
+        add_layers(bench->layer_forward, all, repeat, n, 0, plan->tape_prefix, false, room);
     THAW_GOTO(thaw_comm_max(comm, seconds, (size_t)repeat));
     bench->forward = thaw_timing_of(seconds, repeat);
 out:
     thaw_engine_free(engine);
     thaw_plan_free(plan);
     thaw_free(x);
-    thaw_free(marks);
+    thaw_free(all);
     thaw_free(seconds);
-    thaw_free(starts);
     thaw_free(room);
     return status;
 }
@@ -216,8 +226,7 @@ typedef struct steps {
     int64_t *samples;
     int n_prefix, n_forward, n_backward; /* operations */
     bool ready;                          /* the prefix ran ahead: the boundary holds the next batch */
-    double *marks, *seconds, *room;      /* (repeat, operations), (repeat), (repeat) */
-    double *starts[3];                   /* of prefix, forward, backward in each run */
+    double *all, *seconds, *room;        /* (repeat, operations), (repeat), (repeat) */
     double *phases[6];                   /* seconds of each run */
 } steps;
 
@@ -249,12 +258,10 @@ static thaw_status make_steps(steps *s) {
     s->y = thaw_bench_values(s->bench->batch * plan->outputs, rank + 1);
     s->samples = thaw_calloc((size_t)s->bench->batch, sizeof *s->samples);
     s->segments = thaw_calloc((size_t)plan->n_tensors, sizeof *s->segments);
-    s->marks = thaw_calloc(repeat * (size_t)(s->n_prefix + s->n_forward + s->n_backward), sizeof *s->marks);
+    s->all = thaw_calloc(repeat * (size_t)(s->n_prefix + s->n_forward + s->n_backward), sizeof *s->all);
     s->seconds = thaw_calloc(repeat, sizeof *s->seconds);
     s->room = thaw_calloc(repeat, sizeof *s->room);
-    bool ok = s->x && s->y && s->samples && s->segments && s->marks && s->seconds && s->room;
-    for (int i = 0; i < 3; i++)
-        ok = (s->starts[i] = thaw_calloc(repeat, sizeof **s->starts)) != NULL && ok;
+    bool ok = s->x && s->y && s->samples && s->segments && s->all && s->seconds && s->room;
     for (int i = 0; i < 6; i++)
         ok = (s->phases[i] = thaw_calloc(repeat, sizeof **s->phases)) != NULL && ok;
     if (!ok || !make_layers(&s->bench->layer_step, s->model) || !make_layers(&s->bench->layer_backward, s->model) ||
@@ -265,15 +272,15 @@ static thaw_status make_steps(steps *s) {
     for (int i = 0; i < plan->n_tensors; i++)
         s->segments[i] = (thaw_segment){plan->tensors[i].offset, plan->tensors[i].count, 0.0f, 0.0f, ""};
     set_labels(s);
-    return thaw_optimizer_create(&s->optimizer, &sgd, plan->count);
+    return thaw_optimizer_create(&s->optimizer, s->bench->optimizer ? s->bench->optimizer : &sgd, plan->count);
 }
 
-/* The prefix of a batch; its seconds are added to *seconds. */
-static void run_prefix(steps *s, double *seconds) {
-    const double began = thaw_clock();
+/* The prefix of a batch; its seconds are added to *seconds, those of its operations are left in `seconds_of`. */
+static void run_prefix(steps *s, double *seconds_of, double *seconds) {
+    const double began = begin_phase(&s->record, seconds_of, s->n_prefix);
     thaw_engine_prefix(s->engine, s->bench->batch, s->x);
     s->ready = true;
-    *seconds += thaw_clock() - began;
+    *seconds += begin_phase(&s->record, NULL, 0) - began;
 }
 
 /* One step as training does it, without loader. */
@@ -286,25 +293,23 @@ static thaw_status one_step(steps *s, int64_t at) {
     const thaw_draws draws = {0, 0, s->samples};
     double times[7], prefix = 0.0, control[CONTROL_WORDS] = {0};
     thaw_sums sums = {0};
-    s->record.marks = s->marks + at * operations;
-    s->record.room = ahead ? 0 : operations;
-    s->record.n = 0;
+    double *seconds_of = s->all + at * operations;
     if (!ahead)
         thaw_comm_barrier(s->bench->app->comm);
-    times[0] = s->starts[0][at] = thaw_clock();
+    times[0] = thaw_clock();
     if (!s->ready)
-        run_prefix(s, &prefix);
+        run_prefix(s, seconds_of, &prefix);
     s->ready = false;
-    times[1] = s->starts[1][at] = thaw_clock();
+    times[1] = begin_phase(&s->record, seconds_of + s->n_prefix, s->n_forward);
     const float *z = thaw_engine_forward(s->engine, images, &draws);
     float *dz = thaw_engine_output_gradient(s->engine);
-    times[2] = thaw_clock();
+    times[2] = begin_phase(&s->record, NULL, 0);
     thaw_status status = thaw_objective_batch(&s->objective, images, z, s->y, 1.0 / ((double)images * ranks), dz, &sums);
-    times[3] = s->starts[2][at] = thaw_clock();
+    times[3] = begin_phase(&s->record, seconds_of + s->n_prefix + s->n_forward, s->n_backward);
     thaw_engine_backward(s->engine);
-    times[4] = thaw_clock();
+    times[4] = begin_phase(&s->record, NULL, 0);
     if (ahead && thaw_exchange_overlaps(s->exchange))
-        run_prefix(s, &prefix);
+        run_prefix(s, seconds_of, &prefix);
     times[5] = thaw_clock();
     thaw_status exchanged = thaw_exchange_finish(s->exchange);
     if (ahead && exchanged == THAW_OK)
@@ -330,10 +335,9 @@ static void settle_steps(steps *s) {
     const int n = s->n_prefix + s->n_forward + s->n_backward;
     const thaw_tape *train = s->plan->tape_train;
     if (bench->has_layers) {
-        add_layers(bench->layer_step, s->marks, s->starts[0], repeat, n, 0, s->plan->tape_prefix, false, s->room);
-        add_layers(bench->layer_step, s->marks, s->starts[1], repeat, n, s->n_prefix, train, false, s->room);
-        add_layers(bench->layer_backward, s->marks, s->starts[2], repeat, n, s->n_prefix + s->n_forward, train, true,
-                   s->room);
+        add_layers(bench->layer_step, s->all, repeat, n, 0, s->plan->tape_prefix, false, s->room);
+        add_layers(bench->layer_step, s->all, repeat, n, s->n_prefix, train, false, s->room);
+        add_layers(bench->layer_backward, s->all, repeat, n, s->n_prefix + s->n_forward, train, true, s->room);
     }
     add_costs(bench, s->model, s->plan->tape_prefix);
     add_costs(bench, s->model, train);
@@ -350,7 +354,7 @@ static void settle_steps(steps *s) {
 
 thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {
     thaw_comm *comm = bench->app->comm;
-    steps s = {.bench = bench, .model = model, .plan = plan, .record = {.comm = comm}};
+    steps s = {.bench = bench, .model = model, .plan = plan, .record = {.comm = comm, .whole = true}};
     s.hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, &s.record, NULL};
     s.parameters = thaw_comm_alloc(comm, plan->count);
     s.gradients = thaw_comm_alloc(comm, plan->count);
@@ -361,10 +365,9 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
     THAW_GOTO(thaw_exchange_create(&s.exchange, comm, s.gradients, plan->buckets, plan->n_buckets,
                                    bench->exchange));
     s.record.exchange = s.exchange;
-    for (int64_t run = -1; run < bench->repeat; run++) { /* the first touches all memory and is not counted */
+    for (int64_t run = -1; run < bench->repeat; run++) /* the first touches all memory and is not counted */
         THAW_GOTO(thaw_comm_agree(comm, one_step(&s, run < 0 ? 0 : run)));
-        bench->has_layers = bench->has_layers && !bench->run_ahead && s.record.n == s.record.room;
-    }
+    bench->has_layers = bench->has_layers && !bench->run_ahead && s.record.whole;
     THAW_GOTO(thaw_comm_max(comm, s.seconds, (size_t)bench->repeat));
     settle_steps(&s);
 out:
@@ -377,11 +380,9 @@ out:
     thaw_free(s.x);
     thaw_free(s.y);
     thaw_free(s.samples);
-    thaw_free(s.marks);
+    thaw_free(s.all);
     thaw_free(s.seconds);
     thaw_free(s.room);
-    for (int i = 0; i < 3; i++)
-        thaw_free(s.starts[i]);
     for (int i = 0; i < 6; i++)
         thaw_free(s.phases[i]);
     return status;

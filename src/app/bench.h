@@ -42,6 +42,7 @@ typedef struct thaw_bench {
     bool run_ahead; /* steps in training's order: the next batch's prefix between backward and the end of the exchange, and
                      * a control word; seconds by layer are not known then */
     thaw_exchange_kind exchange;
+    const thaw_job_optimizer *optimizer; /* of the steps; NULL: SGD with momentum */
     thaw_timing forward, step;
     thaw_step_phases phases;
     double handed; /* bytes of payload that this rank hands to the exchange in a step */

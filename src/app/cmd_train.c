@@ -1,17 +1,33 @@
 /* thaw train JOB.yaml */
+#include <stdlib.h>
+
 #include "app.h"
+#include "base/log.h"
 #include "thaw/train.h"
 
 static void print_result(const char *text, void *payload) { thaw_app_print(payload, text); }
 
+/* What SLURM says (its job scripts can say it where SLURM is too old to): seconds since 1970. 0: nothing is known. */
+static double end_of_allocation(void) {
+    const char *text = getenv("SLURM_JOB_END_TIME");
+    char *rest;
+    if (!text || !*text)
+        return 0.0;
+    const double seconds = strtod(text, &rest);
+    if (*rest == 0 && seconds > 0.0 && seconds < 1e12)
+        return seconds;
+    thaw_warn("SLURM_JOB_END_TIME is '%s', not a time in seconds since 1970: the end of the allocation is not known", text);
+    return 0.0;
+}
+
 static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     thaw_job *job = NULL;
-    thaw_app_catch_stop(app);
     THAW_TRY(thaw_app_convolution(given));
     THAW_TRY(thaw_app_job(&job, app, given));
     thaw_train_options options = {
         .resume = thaw_arguments_value(given, "resume", "auto"),
         .stop = app->stop,
+        .end_time = end_of_allocation(),
         .result = print_result,
         .payload = app,
     };
@@ -34,7 +50,8 @@ const thaw_command thaw_command_train = {
     .most = 1,
     .summary = "fine-tunes a network as a job file says; run under mpirun or srun for several ranks",
     .details = "The job's `output` folder receives history.csv, log.jsonl, checkpoints, best.h5 and model.h5 (`thaw help job`).\n"
-               "SIGTERM or SIGUSR1 to any rank writes a checkpoint and ends with status 75; the same command resumes.\n"
+               "SIGTERM, SIGUSR1 or SIGUSR2 to any rank writes a checkpoint and ends with status 75; the same command resumes.\n"
+               "So does, in time, the end of a SLURM allocation (SLURM_JOB_END_TIME, checkpoint.before_end): see jobs/slurm.\n"
                "With Open MPI and one or two ranks, --bind-to none (or --map-by slot:PE=N) gives a rank more than one core.\n"
                "OMP_NUM_THREADS sets the threads of a rank; by default its cores are divided by the ranks that share them.",
     .options = options,

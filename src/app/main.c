@@ -85,6 +85,9 @@ static thaw_status settle(thaw_app *app, thaw_status status) {
 
 int main(int argc, char **argv) {
     thaw_app app = {0};
+    thaw_memory_start();
+    if (argc > 1 && strcmp(argv[1], thaw_command_train.name) == 0)
+        thaw_app_catch_stop(&app); /* before MPI starts, which may take long: the signal can come at any time */
     thaw_status status = thaw_comm_init(&app.comm, &argc, &argv);
     if (status != THAW_OK) {
         fprintf(stderr, "thaw: %s\n", thaw_message());

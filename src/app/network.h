@@ -21,9 +21,6 @@ typedef struct thaw_pace {
     double add;                       /* of a byte of gradients onto another: summing what came from another rank */
 } thaw_pace;
 
-/* A short look at this machine: some steps of the plan's tapes on random images, with SGD. The model needs no weights, but gets
- * random ones if it has none. On the slowest rank. Collective. Errors: THAW_RESOURCE. */
-thaw_status thaw_pace_measure(thaw_pace *out, thaw_app *app, thaw_model *model, const thaw_plan *plan);
 /* pace->add of this machine. */
 double thaw_pace_add(void);
 

@@ -167,6 +167,7 @@ void thaw_app_catch_stop(thaw_app *app) {
     sigemptyset(&action.sa_mask);
     sigaction(SIGTERM, &action, NULL);
     sigaction(SIGUSR1, &action, NULL);
+    sigaction(SIGUSR2, &action, NULL);
     signal(SIGPIPE, SIG_IGN); /* a terminal that went away does not end a training */
     app->stop = &stopped;
 }

@@ -12,6 +12,12 @@ static double monotonic(void) {
     return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
 }
 
+double thaw_clock_unix(void) {
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    return (double)now.tv_sec + 1e-9 * (double)now.tv_nsec;
+}
+
 static _Atomic(clock_source) current = monotonic;
 
 double thaw_clock(void) { return atomic_load(&current)(); }

@@ -228,15 +228,18 @@ static bool is_inode(const char *path, const struct stat *wanted) {
 }
 
 /* The protocol of thaw_io_write_atomic on names that exist in memory. */
-static thaw_status write_atomic(const char *path, const char *temporary, int folder, const void *bytes, size_t size) {
+static thaw_status write_atomic(const char *path, const char *temporary, int folder, const thaw_piece *pieces, size_t n) {
     const int file = create_new(temporary);
     if (file < 0)
         return fail_output(path, "created", errno);
     struct stat info;
     int error = 0;
-    if (try_stat(file, &info) != 0 || try_write_all(file, bytes, size) != 0)
+    if (try_stat(file, &info) != 0)
         error = errno;
-    else if (try_sync(file) != 0)
+    for (size_t i = 0; i < n && !error; i++)
+        if (try_write_all(file, pieces[i].bytes, pieces[i].size) != 0)
+            error = errno;
+    if (!error && try_sync(file) != 0)
         error = errno; /* never retried: the kernel may have dropped the pages that it could not write */
     if (try_close(file) != 0 && !error)
         error = errno;
@@ -254,6 +257,10 @@ static thaw_status write_atomic(const char *path, const char *temporary, int fol
 }
 
 thaw_status thaw_io_write_atomic(const char *path, const void *bytes, size_t size) {
+    return thaw_io_write_pieces(path, &(thaw_piece){bytes, size}, 1);
+}
+
+thaw_status thaw_io_write_pieces(const char *path, const thaw_piece *pieces, size_t n) {
     thaw_status status = THAW_OK;
     const char *slash = strrchr(path, '/');
     const char *name = slash ? slash + 1 : path;
@@ -272,7 +279,7 @@ thaw_status thaw_io_write_atomic(const char *path, const void *bytes, size_t siz
         status = fail_output(path, "created", errno);
         goto out;
     }
-    status = write_atomic(path, temporary, folder, bytes, size);
+    status = write_atomic(path, temporary, folder, pieces, n);
 out:
     if (folder >= 0)
         close(folder);

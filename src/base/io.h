@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <stdio.h>
 
+#include "base/piece.h"
 #include "thaw/status.h"
 
 /* Whole file into memory. Refuses what is not a regular file (THAW_DATA), missing files (THAW_NO_INPUT) and files above
@@ -16,6 +17,8 @@ thaw_status thaw_io_read(void **bytes, size_t *size, const char *path, size_t li
  * of the folder. On failure the old file stays and nothing half-written is left; only if the last step fails, syncing
  * the folder, the new file is there, whole, but a loss of power may undo it. THAW_CANT_CREATE / THAW_IO. */
 thaw_status thaw_io_write_atomic(const char *path, const void *bytes, size_t size);
+/* The same for bytes that lie in several places. */
+thaw_status thaw_io_write_pieces(const char *path, const thaw_piece *pieces, size_t n);
 /* Removes what writers of thaw_io_write_atomic left in a folder when they were killed. Only where no writer is at work. */
 thaw_status thaw_io_sweep(const char *folder);
 /* Appends bytes to a file (created if missing) and flushes. For logs. THAW_CANT_CREATE / THAW_IO. */

@@ -99,9 +99,7 @@ static void see_slurm(thaw_memory_left *left, const char *root, int ranks) {
         given = megabytes("SLURM_MEM_PER_CPU") * strtoull(cores, NULL, 10);
     if (!given)
         return;
-    char *status = text_of(root, "/proc/self", "status");
-    uint64_t used = (status ? number_after(status, "VmRSS:") << 10 : 0) * (uint64_t)ranks;
-    thaw_free(status);
+    uint64_t used = thaw_resident_bytes(root).now * (uint64_t)ranks;
     take_least(left, given > used ? given - used : 0, "memory given by SLURM");
 }
 
@@ -117,4 +115,13 @@ thaw_memory_left thaw_memory_left_of(const char *root, int ranks) {
     if (!left.what)
         left.what = "memory of the host";
     return left;
+}
+
+thaw_resident thaw_resident_bytes(const char *root) {
+    char *status = text_of(root, "/proc/self", "status");
+    thaw_resident resident = {0};
+    if (status)
+        resident = (thaw_resident){number_after(status, "VmRSS:") << 10, number_after(status, "VmHWM:") << 10};
+    thaw_free(status);
+    return resident;
 }

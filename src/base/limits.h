@@ -11,4 +11,10 @@ typedef struct thaw_memory_left {
 /* `root`: "" or, in tests, a folder in which proc/ and sys/ lie. `ranks`: processes like this one on the host, which share
  * what SLURM gave. */
 thaw_memory_left thaw_memory_left_of(const char *root, int ranks);
+
+/* Memory of this process that is in the machine's memory (libraries included); zeros where the system does not say. */
+typedef struct thaw_resident {
+    uint64_t now, peak; /* bytes; peak: since the start of the process */
+} thaw_resident;
+thaw_resident thaw_resident_bytes(const char *root); /* as above */
 #endif

@@ -3,15 +3,18 @@
  * In front of each block lie 64 bytes for its head, so the block keeps the alignment. Small blocks are aligned requests
  * of exact size, which lets sanitizers see one byte too far; large ones come from calloc, whose fresh pages are zero
  * already and are placed on the NUMA node of the thread that first writes them. */
+#include <malloc.h>
 #include <stdarg.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/memory.h"
 
-enum { ALIGNMENT = 64, LARGE = 256 * 1024 };
+enum { ALIGNMENT = 64, LARGE = 256 * 1024, HUGE = 4 << 20 /* bytes: whole large pages fit, and kernels stride through it */ };
 
 typedef struct head {
     void *start; /* what the C library gave */
@@ -45,6 +48,17 @@ static void count(size_t bytes) {
     }
 }
 
+/* Kernels walk 36 matrices at a time: with small pages each step would miss the table of translations. Advice: that it is not
+ * taken is no failure. */
+static void ask_for_large_pages(void *block, size_t bytes) {
+#ifdef MADV_HUGEPAGE
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)block + page - 1) / page * page;
+    madvise((void *)from, ((uintptr_t)block + bytes) / page * page - from, MADV_HUGEPAGE);
+#else
+    (void)block, (void)bytes;
+#endif
+}
+
 void *thaw_malloc(size_t bytes) {
     if (bytes > SIZE_MAX / 2 || must_fail())
         return NULL;
@@ -61,6 +75,8 @@ void *thaw_malloc(size_t bytes) {
             return NULL;
         block = (char *)start + ALIGNMENT;
         block += (ALIGNMENT - (uintptr_t)block % ALIGNMENT) % ALIGNMENT;
+        if (bytes >= HUGE)
+            ask_for_large_pages(block, bytes);
     }
     *head_of(block) = (head){.start = start, .bytes = bytes};
     count(bytes);
@@ -88,6 +104,18 @@ void thaw_free(void *pointer) {
     const head *h = head_of(pointer);
     atomic_fetch_sub(&live, h->bytes);
     free(h->start);
+}
+
+void thaw_memory_start(void) {
+    mallopt(M_MMAP_THRESHOLD, LARGE); /* fixed: the C library would raise it with each large block that is freed */
+}
+
+void thaw_memory_rest(void *pointer) {
+    if (!pointer || head_of(pointer)->bytes < LARGE)
+        return;
+    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)pointer;
+    const uintptr_t from = (first + page - 1) / page * page, end = (first + head_of(pointer)->bytes) / page * page;
+    madvise((void *)from, end - from, MADV_DONTNEED); /* advice: that it is not taken is no failure */
 }
 
 char *thaw_strdup(const char *text) { return thaw_strndup(text, strlen(text)); }

@@ -12,6 +12,10 @@ void *thaw_calloc(size_t count, size_t bytes); /* checked product */
 /* Grows or shrinks; new bytes are zero. NULL pointer allocates. On failure the old block stays. */
 void *thaw_realloc(void *pointer, size_t bytes);
 void thaw_free(void *pointer); /* NULL is accepted */
+/* Once, at the start of the program: what is freed goes back to the system and does not wait for the next request. */
+void thaw_memory_start(void);
+/* The system may have the memory of a block back: the block stays, what it holds is undefined until it is written again. */
+void thaw_memory_rest(void *pointer); /* NULL is accepted */
 char *thaw_strdup(const char *text);
 char *thaw_strndup(const char *text, size_t length);
 /* printf into a new string (thaw_free). NULL if there is no memory. */

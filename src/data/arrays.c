@@ -9,6 +9,7 @@
 #include "base/io.h"
 #include "base/memory.h"
 #include "data/arrays.h"
+#include "data/image.h"
 #include "thaw/data.h"
 
 enum { NAME_LONGEST = 1024, MOST_FILTERS = 8, HASHED_FLOATS = 1 << 20 };
@@ -20,6 +21,20 @@ enum { NAME_LONGEST = 1024, MOST_FILTERS = 8, HASHED_FLOATS = 1 << 20 };
 void thaw_arrays_quiet(void) {
     H5dont_atexit(); /* before the first other call, as src/formats does: the end of the program is not the end of files */
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
+}
+
+static herr_t see_memory(unsigned n, const H5E_error2_t *error, void *payload) {
+    (void)n;
+    if (error->maj_num == H5E_RESOURCE && (error->min_num == H5E_NOSPACE || error->min_num == H5E_CANTALLOC))
+        *(bool *)payload = true;
+    return 0;
+}
+
+/* The call that just failed had no memory: then the file is not to blame. */
+static bool no_memory(void) {
+    bool found = false;
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, see_memory, &found);
+    return found;
 }
 
 static thaw_status refuse(const thaw_array *a, const char *what) { return thaw_fail(THAW_DATA, "%s %s", a->name, what); }
@@ -86,7 +101,7 @@ static thaw_status check_links(const thaw_array *a, const char *dataset) {
 }
 
 /* Storage: in this file, compressed at most by what HDF5 itself has, and as many bytes as the shape needs. */
-static thaw_status check_storage(const thaw_array *a, hid_t plist, size_t element) {
+static thaw_status check_storage(thaw_array *a, hid_t plist, size_t element) {
     const H5D_layout_t layout = H5Pget_layout(plist);
     if (layout == H5D_VIRTUAL || H5Pget_external_count(plist) != 0)
         return refuse(a, "keeps its values in other files (external or virtual storage), which are not read; copy them into "
@@ -102,9 +117,9 @@ static thaw_status check_storage(const thaw_array *a, hid_t plist, size_t elemen
             return thaw_fail(THAW_DATA, "%s is compressed with HDF5 filter %d; write it with gzip or without compression",
                              a->name, (int)filter);
     }
+    uint64_t bytes = element; /* of a chunk */
     if (layout == H5D_CHUNKED) {
         hsize_t chunk[THAW_ARRAY_RANK];
-        uint64_t bytes = element;
         if (H5Pget_chunk(plist, THAW_ARRAY_RANK, chunk) != a->rank)
             return refuse(a, "has chunks that do not fit its shape");
         for (int i = 0; i < a->rank; i++)
@@ -117,6 +132,8 @@ static thaw_status check_storage(const thaw_array *a, hid_t plist, size_t elemen
         (n_filters == 0 && stored < declared) || (uint64_t)declared / INFLATION > stored)
         return thaw_fail(THAW_DATA, "%s declares %lld rows of %lld values but the file has only %llu bytes of them; write it "
                          "again", a->name, (long long)a->dims[0], (long long)a->width, (unsigned long long)stored);
+    if (layout == H5D_CHUNKED) /* a chunk that is larger than the cache is held while it is read */
+        a->kept = bytes > CACHE_BYTES ? (size_t)bytes : declared < CACHE_BYTES ? declared : CACHE_BYTES;
     return THAW_OK;
 }
 
@@ -156,22 +173,25 @@ static thaw_status read_shape(thaw_array *a) {
     return status;
 }
 
-static hid_t open_file(const char *file) {
+/* *memory: there was not enough of it. */
+static hid_t open_file(const char *file, bool *memory) {
     const hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     if (access < 0)
         return -1;
     H5Pset_file_locking(access, 0, 1); /* file systems without locks must work, and nothing is written */
     const hid_t opened = H5Fopen(file, H5F_ACC_RDONLY, access);
+    *memory = opened < 0 && no_memory();
     H5Pclose(access);
     return opened;
 }
 
-static hid_t open_dataset(hid_t file, const char *dataset) {
+static hid_t open_dataset(hid_t file, const char *dataset, bool *memory) {
     const hid_t access = H5Pcreate(H5P_DATASET_ACCESS);
     if (access < 0)
         return -1;
     H5Pset_chunk_cache(access, 12421, CACHE_BYTES, 1.0);
     const hid_t opened = H5Dopen2(file, dataset, access);
+    *memory = opened < 0 && no_memory();
     H5Pclose(access);
     return opened;
 }
@@ -190,12 +210,17 @@ thaw_status thaw_array_open(thaw_array *out, const char *file, const char *datas
         THAW_GOTO(thaw_fail(THAW_DATA, "%s is a folder, expected an HDF5 file", file));
     if (thaw_io_size(file) == 0) /* also a pipe, whose opening would wait */
         THAW_GOTO(thaw_fail(THAW_DATA, "%s is empty or no regular file, expected an HDF5 file", file));
-    a.file = open_file(file);
+    bool memory = false;
+    a.file = open_file(file, &memory);
+    if (memory)
+        THAW_GOTO(thaw_fail(THAW_RESOURCE, "no memory to open %s", file));
     if (a.file < 0)
         THAW_GOTO(thaw_fail(THAW_DATA, "%s cannot be opened as an HDF5 file: it is another kind of file, damaged or not readable",
                             file));
     THAW_GOTO(check_links(&a, dataset));
-    a.dataset = open_dataset((hid_t)a.file, dataset);
+    a.dataset = open_dataset((hid_t)a.file, dataset, &memory);
+    if (memory)
+        THAW_GOTO(thaw_fail(THAW_RESOURCE, "no memory to open %s", a.name));
     if (a.dataset < 0)
         THAW_GOTO(refuse(&a, "is no dataset, or damaged; name a dataset, as in FILE.h5:/x"));
     THAW_GOTO(read_shape(&a));
@@ -227,10 +252,14 @@ thaw_status thaw_array_read(thaw_array *a, float *out, int64_t first, int64_t co
     const hid_t space = H5Dget_space((hid_t)a->dataset), memory = H5Screate_simple(a->rank, block, NULL);
     const bool good = space >= 0 && memory >= 0 && H5Sselect_hyperslab(space, H5S_SELECT_SET, start, NULL, block, NULL) >= 0 &&
                       H5Dread((hid_t)a->dataset, H5T_NATIVE_FLOAT, memory, space, H5P_DEFAULT, out) >= 0;
+    const bool memory_lacks = !good && no_memory();
     if (space >= 0)
         H5Sclose(space);
     if (memory >= 0)
         H5Sclose(memory);
+    if (memory_lacks)
+        return thaw_fail(THAW_RESOURCE, "no memory to read rows %lld to %lld of %s", (long long)first,
+                         (long long)(first + count - 1), a->name);
     return good ? THAW_OK
                 : thaw_fail(THAW_DATA, "%s: rows %lld to %lld cannot be read: the file is damaged or was cut", a->name,
                             (long long)first, (long long)(first + count - 1));
@@ -267,6 +296,34 @@ out:
     thaw_free(values);
     thaw_array_close(&x);
     return status;
+}
+
+static size_t kept_by(const char *file, const char *dataset) {
+    thaw_array a = {0};
+    if (!file || thaw_array_open(&a, file, dataset) != THAW_OK)
+        return 0;
+    const size_t kept = a.kept;
+    thaw_array_close(&a);
+    return kept;
+}
+
+/* Of images: the largest of the first few, decoded. */
+static size_t pixel_bytes(const thaw_dataset *d) {
+    enum { FEW = 4 };
+    thaw_pixels pixels = {0};
+    for (int64_t i = 0; i < d->n && i < FEW; i++) {
+        char *path = thaw_path_join(d->root, d->paths[i]);
+        if (path)
+            (void)thaw_pixels_load(&pixels, path, NULL);
+        thaw_free(path);
+    }
+    const size_t bytes = pixels.capacity;
+    thaw_pixels_free(&pixels);
+    return bytes;
+}
+
+size_t thaw_dataset_reading_bytes(const thaw_dataset *d, int threads) {
+    return d->arrays ? kept_by(d->x_file, d->x_dataset) + kept_by(d->y_file, d->y_dataset) : pixel_bytes(d) * (size_t)threads;
 }
 
 thaw_status thaw_dataset_open_arrays(thaw_dataset **out, const char *x_name, const char *y_name) {

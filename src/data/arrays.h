@@ -14,6 +14,7 @@ typedef struct thaw_array {
     int rank;
     int64_t dims[THAW_ARRAY_RANK]; /* dims[0] rows */
     int64_t width;                 /* values of a row */
+    size_t kept;                   /* bytes of chunks that HDF5 keeps inflated at most */
 } thaw_array;
 
 /* Opens a dataset of integers or floats of rank 1..4 that lies in this file: no links to other places, no external storage.

@@ -14,7 +14,7 @@
 #include "data/arrays.h"
 #include "data/image.h"
 
-enum { MESSAGE_BYTES = 1024 };
+enum { MESSAGE_BYTES = 1024, STAGED_BYTES = 1 << 20 };
 
 /* The place of one batch. */
 typedef struct slot {
@@ -49,7 +49,7 @@ struct thaw_loader {
     /* arrays, used by the only worker: */
     thaw_array x_array, y_array;
     wanted *wanted; /* max_batch */
-    float *staging; /* (max_batch, row or y_width): contiguous rows before they go to their places */
+    float *staging; /* contiguous rows before they go to their places: a row, or as many as STAGED_BYTES have room for */
     /* under the lock: */
     pthread_mutex_t lock;
     pthread_cond_t work, done;
@@ -127,11 +127,16 @@ static int compare_rows(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
+static int64_t staged_rows(int64_t width) {
+    const int64_t rows = STAGED_BYTES / (int64_t)sizeof(float) / (width > 0 ? width : 1);
+    return rows > 1 ? rows : 1;
+}
+
 /* The wanted rows (ascending) of one dataset to their places in `out`; rows that follow each other are read at once. */
 static thaw_status read_rows(thaw_loader *l, thaw_array *array, float *out, int64_t n) {
-    const int64_t width = array->width;
+    const int64_t width = array->width, most = staged_rows(width);
     for (int64_t i = 0, run; i < n; i += run) {
-        for (run = 1; i + run < n && l->wanted[i + run].row == l->wanted[i].row + run;)
+        for (run = 1; run < most && i + run < n && l->wanted[i + run].row == l->wanted[i].row + run;)
             run++;
         THAW_TRY(thaw_array_read(array, l->staging, l->wanted[i].row, run));
         for (int64_t k = 0; k < run; k++)
@@ -276,7 +281,7 @@ static bool allocate(thaw_loader *l) {
     if (l->dataset->arrays) {
         l->wanted = thaw_calloc(batch, sizeof *l->wanted);
         const int64_t widest = images && l->row > l->y_width ? l->row : l->y_width;
-        l->staging = thaw_calloc(batch, (size_t)widest * sizeof(float));
+        l->staging = thaw_malloc(staged_rows(widest) > 1 ? STAGED_BYTES : (size_t)widest * sizeof(float));
         return whole && l->wanted && l->staging;
     }
     for (int i = 0; i < o->threads && whole && images; i++)

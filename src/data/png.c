@@ -13,7 +13,7 @@
 enum { MOST_BLOCKS = 16 };
 static _Thread_local struct stb_memory {
     size_t limit; /* of a block */
-    bool over_limit;
+    bool over_limit, refused; /* refused: there was no memory for a block */
     void *blocks[MOST_BLOCKS]; /* in use; stb_image loses some when it fails */
 } memory;
 
@@ -28,6 +28,7 @@ static void *stb_realloc(void *pointer, size_t bytes) {
     void **place = place_of(pointer);
     memory.over_limit = memory.over_limit || bytes > memory.limit;
     void *block = memory.over_limit || !place ? NULL : thaw_realloc(pointer, bytes);
+    memory.refused = memory.refused || (!block && place && !memory.over_limit);
     if (block)
         *place = block;
     return block;
@@ -234,7 +235,7 @@ thaw_status thaw_png_decode(thaw_pixels *pixels, const uint8_t *bytes, size_t si
             thaw_free(memory.blocks[i]);
     if (!data) {
         const char *reason = stbi_failure_reason();
-        if (!memory.over_limit && reason && strcmp(reason, "outofmem") == 0)
+        if (memory.refused) /* stb_image does not always say so */
             return thaw_fail(THAW_RESOURCE, "%s: no memory to decode a PNG image of %lld x %lld pixels", name,
                              (long long)width, (long long)height);
         return damaged(name, memory.over_limit ? "more data than its size allows" : reason ? reason : "its data cannot be read");

@@ -20,6 +20,20 @@ enum {
 };
 static const size_t most_text_bytes = (size_t)64 << 20; /* of one attribute */
 
+static herr_t see_memory(unsigned n, const H5E_error2_t *error, void *payload) {
+    (void)n;
+    if (error->maj_num == H5E_RESOURCE && (error->min_num == H5E_NOSPACE || error->min_num == H5E_CANTALLOC))
+        *(bool *)payload = true;
+    return 0;
+}
+
+/* The call that just failed had no memory: then the file is not to blame. */
+static bool no_memory(void) {
+    bool found = false;
+    H5Ewalk2(H5E_DEFAULT, H5E_WALK_DOWNWARD, see_memory, &found);
+    return found;
+}
+
 static bool has_sound_header(const thaw_h5 *h5, hid_t object) {
     H5O_info_t info;
     return H5Oget_info(object, &info) >= 0 && thaw_h5_check_header(&(thaw_h5_bytes){h5->image, h5->size}, info.addr);
@@ -95,11 +109,13 @@ thaw_status thaw_h5_open(thaw_h5 *h5, const char *path) {
     if (name && access >= 0 && H5Pset_fapl_core(access, 1 << 16, 0) >= 0 &&
         H5Pset_file_image_callbacks(access, &callbacks) >= 0 && H5Pset_file_image(access, h5->image, h5->size) >= 0)
         h5->file = H5Fopen(name, H5F_ACC_RDONLY, access);
+    bool lacks = h5->file < 0 && (!name || no_memory());
     H5Pclose(access);
     thaw_free(name);
     if (h5->file >= 0 && has_sound_header(h5, h5->file))
         return THAW_OK;
-    status = thaw_fail(THAW_DATA, "%s: the HDF5 file is truncated or damaged (%zu bytes)", path, h5->size);
+    status = lacks ? thaw_fail(THAW_RESOURCE, "no memory to open %s", path)
+                   : thaw_fail(THAW_DATA, "%s: the HDF5 file is truncated or damaged (%zu bytes)", path, h5->size);
     thaw_h5_close(h5);
     return status;
 }
@@ -116,6 +132,8 @@ bool thaw_h5_has_link(hid_t group, const char *name) { return H5Lexists(group, n
 bool thaw_h5_has_attribute(hid_t object, const char *name) { return H5Aexists(object, name) > 0; }
 
 static thaw_status damaged(const thaw_h5 *h5, const char *layer, const char *name) {
+    if (no_memory())
+        return thaw_fail(THAW_RESOURCE, "no memory to read '%s' of %s", name, h5->path);
     return layer ? thaw_fail(THAW_DATA, "%s: layer '%s': '%s' cannot be read, the file is damaged", h5->path, layer, name)
                  : thaw_fail(THAW_DATA, "%s: '%s' cannot be read, the file is damaged", h5->path, name);
 }

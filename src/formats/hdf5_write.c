@@ -11,34 +11,77 @@ static thaw_status failed(const char *what) {
     return thaw_fail(THAW_RESOURCE, "HDF5 cannot write '%s' into memory; probably there is not enough", what);
 }
 
-thaw_status thaw_h5_create(hid_t *file, size_t expected) {
+/* Callbacks of HDF5's core driver: the image lies in memory of ours, which stays when the file is closed. */
+static void *image_resize(void *pointer, size_t size, H5FD_file_image_op_t op, void *payload) {
+    thaw_h5_image *image = payload;
+    (void)pointer;
+    (void)op;
+    if (size > image->capacity) { /* the first request is as large as the file will be */
+        void *bytes = thaw_realloc(image->bytes, size);
+        if (!bytes)
+            return NULL;
+        image->bytes = bytes;
+        image->capacity = size;
+    }
+    return image->bytes;
+}
+static void *image_make(size_t size, H5FD_file_image_op_t op, void *payload) { return image_resize(NULL, size, op, payload); }
+static void *image_copy(void *to, const void *from, size_t size, H5FD_file_image_op_t op, void *payload) {
+    (void)op;
+    (void)payload;
+    return to == from ? to : memcpy(to, from, size);
+}
+static herr_t image_keep(void *pointer, H5FD_file_image_op_t op, void *payload) {
+    (void)pointer;
+    (void)op;
+    (void)payload;
+    return 0;
+}
+static void *image_payload(void *payload) { return payload; }
+static herr_t image_payload_free(void *payload) {
+    (void)payload;
+    return 0;
+}
+
+thaw_status thaw_h5_create(hid_t *file, thaw_h5_image *image, size_t expected) {
     *file = -1;
+    *image = (thaw_h5_image){0};
     H5dont_atexit();
     H5Eset_auto2(H5E_DEFAULT, NULL, NULL);
     hid_t access = H5Pcreate(H5P_FILE_ACCESS);
     size_t step = expected + ((size_t)1 << 20);
-    if (access >= 0 && H5Pset_fapl_core(access, step, 0) >= 0 &&
+    H5FD_file_image_callbacks_t callbacks = {image_make, image_copy, image_resize, image_keep, image_payload,
+                                             image_payload_free, image};
+    if (access >= 0 && H5Pset_fapl_core(access, step, 0) >= 0 && H5Pset_file_image_callbacks(access, &callbacks) >= 0 &&
+        H5Pset_fclose_degree(access, H5F_CLOSE_STRONG) >= 0 &&
         H5Pset_libver_bounds(access, H5F_LIBVER_EARLIEST, H5F_LIBVER_LATEST) >= 0)
         *file = H5Fcreate("/dev/null/written", H5F_ACC_TRUNC, H5P_DEFAULT, access); /* a name, never a file */
     H5Pclose(access);
-    return *file < 0 ? failed("/") : THAW_OK;
+    if (*file >= 0)
+        return THAW_OK;
+    thaw_h5_drop(-1, image);
+    return failed("/");
 }
 
-thaw_status thaw_h5_finish(void **bytes, size_t *size, hid_t file) {
+thaw_status thaw_h5_finish(void **bytes, size_t *size, hid_t file, thaw_h5_image *image) {
     *bytes = NULL;
     *size = 0;
-    thaw_status status = THAW_OK;
     ssize_t n = H5Fflush(file, H5F_SCOPE_GLOBAL) < 0 ? -1 : H5Fget_file_image(file, NULL, 0);
-    void *image = n > 0 ? thaw_malloc((size_t)n) : NULL;
-    if (!image || H5Fget_file_image(file, image, (size_t)n) != n) {
-        thaw_free(image);
-        status = failed("/");
-    } else {
-        *bytes = image;
-        *size = (size_t)n;
+    if (H5Fclose(file) < 0 || n <= 0 || (size_t)n > image->capacity) {
+        thaw_h5_drop(-1, image);
+        return failed("/");
     }
-    H5Fclose(file);
-    return status;
+    *bytes = image->bytes;
+    *size = (size_t)n;
+    *image = (thaw_h5_image){0};
+    return THAW_OK;
+}
+
+void thaw_h5_drop(hid_t file, thaw_h5_image *image) {
+    if (file >= 0)
+        H5Fclose(file);
+    thaw_free(image->bytes);
+    *image = (thaw_h5_image){0};
 }
 
 static hid_t links_with_parents(void) {

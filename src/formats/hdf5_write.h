@@ -7,10 +7,19 @@
 
 #include "thaw/status.h"
 
-/* Empty image; `expected`: bytes of data to come, saves copying. THAW_RESOURCE. */
-thaw_status thaw_h5_create(hid_t *file, size_t expected);
-/* Gives the image (thaw_malloc) and closes `file`, also on failure. */
-thaw_status thaw_h5_finish(void **bytes, size_t *size, hid_t file);
+/* Where an open file's bytes lie; stays in its place until the file is closed. */
+typedef struct thaw_h5_image {
+    void *bytes;
+    size_t capacity;
+} thaw_h5_image;
+
+/* Empty image; `expected`: bytes of data to come, saves copying. [out] image: has a meaning until finish or drop.
+ * THAW_RESOURCE. */
+thaw_status thaw_h5_create(hid_t *file, thaw_h5_image *image, size_t expected);
+/* Gives the image itself (thaw_free), no copy, and closes `file`, also on failure. */
+thaw_status thaw_h5_finish(void **bytes, size_t *size, hid_t file, thaw_h5_image *image);
+/* Closes `file` (-1: none) and frees the image. */
+void thaw_h5_drop(hid_t file, thaw_h5_image *image);
 
 thaw_status thaw_h5_make_group(hid_t *group, hid_t parent, const char *name); /* with intermediate groups */
 /* Text attributes: one variable-length UTF-8 text; one fixed-length text; a list of fixed-length texts, cut into chunks

@@ -178,6 +178,7 @@ thaw_status thaw_keras_write_image(void **bytes, size_t *size, const thaw_model 
     thaw_keras_tree tree;
     char *config = NULL;
     hid_t file = -1;
+    thaw_h5_image image = {0};
     thaw_status status;
     int64_t total;
     *bytes = NULL;
@@ -186,13 +187,12 @@ thaw_status thaw_keras_write_image(void **bytes, size_t *size, const thaw_model 
     THAW_TRY(thaw_keras_tree_of_model(&tree, model));
     bool keras3 = tree.keras3 || (model->keras_version && model->keras_version[0] == '3');
     THAW_GOTO(thaw_keras_tree_print(&config, &tree, model, trainable, keras3));
-    THAW_GOTO(thaw_h5_create(&file, (size_t)total * sizeof(float) + strlen(config)));
+    THAW_GOTO(thaw_h5_create(&file, &image, (size_t)total * sizeof(float) + strlen(config)));
     THAW_GOTO(write_file(file, model, &tree, config, trainable));
-    status = thaw_h5_finish(bytes, size, file);
+    status = thaw_h5_finish(bytes, size, file, &image);
     file = -1;
 out:
-    if (file >= 0)
-        H5Fclose(file);
+    thaw_h5_drop(file, &image);
     thaw_free(config);
     thaw_keras_tree_free(&tree);
     return status;

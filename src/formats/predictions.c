@@ -13,13 +13,14 @@ thaw_status thaw_predictions_image(void **bytes, size_t *size, const float *y, i
         thaw_mul_overflow(expected, sizeof *y, &expected))
         return thaw_fail(THAW_INTERNAL, "predictions of %lld images by %lld outputs", (long long)n, (long long)outputs);
     hid_t file;
-    THAW_TRY(thaw_h5_create(&file, expected));
+    thaw_h5_image image;
+    THAW_TRY(thaw_h5_create(&file, &image, expected));
     thaw_status status = thaw_h5_put_floats(file, "y", y, (int64_t[]){n, outputs}, 2);
     if (status == THAW_OK && files)
         status = thaw_h5_put_text_list(file, "files", files, n);
     if (status != THAW_OK) {
-        H5Fclose(file);
+        thaw_h5_drop(file, &image);
         return status;
     }
-    return thaw_h5_finish(bytes, size, file);
+    return thaw_h5_finish(bytes, size, file, &image);
 }

@@ -20,6 +20,7 @@ struct thaw_engine {
     float **tensor_gradient; /* per (layer, tensor): place in gradients, NULL if not trained */
     bool *written;           /* per value of tape_train: its gradient has a first contribution */
     const float *x;          /* the batch that the prefix ran on */
+    int64_t first;           /* image of the batch at which a piece of the prefix begins; else 0 */
     int64_t n;               /* images of the last forward */
     thaw_draws draws;        /* of the last forward */
 };
@@ -33,7 +34,7 @@ static float *value_data(const thaw_engine *e, const thaw_tape *tape, char *aren
     if (v->region == THAW_REGION_INPUT) /* operations never write to it */
         return (float *)(uintptr_t)e->x;
     if (v->region == THAW_REGION_BOUNDARY)
-        return e->slots[v->slot];
+        return e->slots[v->slot] + e->first * v->count;
     return (float *)(void *)(arena + v->place.offset);
 }
 
@@ -214,6 +215,7 @@ thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_mo
         thaw_tensor *tensor = &model->layers[t->layer].tensors[t->tensor];
         memcpy(parameters + t->offset, tensor->data, t->count * sizeof(float));
         tensor->data = parameters + t->offset;
+        thaw_memory_rest(tensor->home); /* until the tensor comes home again */
         e->tensor_gradient[t->layer * THAW_MAX_TENSORS + t->tensor] = gradients + t->offset;
     }
     make_packs(e, true);
@@ -224,6 +226,9 @@ thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_mo
 void thaw_engine_free(thaw_engine *e) {
     if (!e)
         return;
+    thaw_free(e->prefix_arena); /* before home is filled again */
+    thaw_free(e->suffix_arena);
+    thaw_free(e->scratch);
     for (int i = 0; e->parameters && i < e->plan->n_tensors; i++) {
         const thaw_plan_tensor *t = &e->plan->tensors[i];
         thaw_tensor *tensor = &e->model->layers[t->layer].tensors[t->tensor];
@@ -235,9 +240,6 @@ void thaw_engine_free(thaw_engine *e) {
     for (int which = 0; which < 3; which++)
         thaw_free(e->packs[which]);
     thaw_free(e->slots);
-    thaw_free(e->prefix_arena);
-    thaw_free(e->suffix_arena);
-    thaw_free(e->scratch);
     thaw_free(e->tensor_gradient);
     thaw_free(e->written);
     thaw_free(e);
@@ -321,7 +323,7 @@ static void slice_gradient(thaw_engine *e, const thaw_op *op, int64_t from, int6
         k->dense_backward_weights(n * op->rows, op->in_c, op->c, x, dy, first, second, e->scratch);
     } else { /* SCALE_SHIFT: a norm by moving statistics */
         const float *inv_std = pack_data(e, 1, op->pack) + 2 * op->c;
-        k->batch_norm_moving_backward(n * op->rows, op->c, x, layer_tensor_data(e, op->layer, "gamma"),
+        k->batch_norm_moving_backward(n * op->rows, op->c, x, NULL, layer_tensor_data(e, op->layer, "gamma"),
                                       layer_tensor_data(e, op->layer, "moving_mean"), inv_std, dy, NULL, false, first, second,
                                       e->scratch);
     }
@@ -390,7 +392,9 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
         }
     }
     bool fused = op->act != THAW_ACTIVATION_LINEAR && op->kind != THAW_OP_ACTIVATION;
-    if (fused) /* in place: nobody else reads this gradient */
+    /* A norm takes the relu behind it in its own pass; not by slices, where its gradient is read several times. */
+    bool relu = op->kind == THAW_OP_SCALE_SHIFT && op->act == THAW_ACTIVATION_RELU && e->plan->slices == 1;
+    if (fused && !relu) /* in place: nobody else reads this gradient */
         k->activation_backward(op->act, rows * c, c, NULL, y, dy, dy, false);
 
     switch (op->kind) {
@@ -418,12 +422,13 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
                          dx, add);
         break;
     case THAW_OP_SCALE_SHIFT: {
-        bool norm = layer->kind == THAW_LAYER_BATCH_NORMALIZATION;
-        if (op->wants_dw)
+        const float *gamma = layer_tensor_data(e, op->layer, "gamma"), *mean = layer_tensor_data(e, op->layer, "moving_mean");
+        bool sliced = op->wants_dw && e->plan->slices > 1;
+        if (sliced)
             weight_gradient(e, op, first, second);
-        if (dx)
-            k->batch_norm_moving_backward(rows, c, x, norm ? layer_tensor_data(e, op->layer, "gamma") : NULL, NULL, pack + 2 * c,
-                                          dy, dx, add, NULL, NULL, e->scratch);
+        if (dx || !sliced)
+            k->batch_norm_moving_backward(rows, c, x, relu ? y : NULL, gamma, mean, pack + 2 * c, dy, dx, add,
+                                          sliced ? NULL : first, sliced ? NULL : second, e->scratch);
         break;
     }
     case THAW_OP_BATCH_NORM: {
@@ -484,8 +489,19 @@ static void run_forward(thaw_engine *e, int which, int64_t n) {
 }
 
 void thaw_engine_prefix(thaw_engine *e, int64_t n, const float *x) {
+    const int64_t piece = e->plan->prefix_batch, row = thaw_shape_count(&e->model->nodes[e->model->input].shape);
+    for (e->first = 0; e->first < n; e->first += piece) {
+        e->x = x + e->first * row;
+        run_forward(e, 0, n - e->first < piece ? n - e->first : piece);
+    }
     e->x = x;
-    run_forward(e, 0, n);
+    e->first = 0;
+}
+
+void thaw_engine_rest(thaw_engine *e) {
+    thaw_memory_rest(e->prefix_arena);
+    thaw_memory_rest(e->suffix_arena);
+    thaw_memory_rest(e->scratch);
 }
 
 float *thaw_engine_slot(const thaw_engine *e, int i) { return e->slots[i]; }

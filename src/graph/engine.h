@@ -24,6 +24,9 @@ typedef struct thaw_draws {
 
 /* Prefix on n images x (n,H,W,C); fills the boundary slots. x must stay until the suffix has run. */
 void thaw_engine_prefix(thaw_engine *engine, int64_t n, const float *x);
+/* Gives the memory of activations back to the system until the next run, which makes them anew: for whoever needs memory
+ * between two steps. The slots stay. */
+void thaw_engine_rest(thaw_engine *engine);
 /* Slot of plan->boundary[i]: (max_batch, floats of that node). What was kept of a prefix run may be put there instead of
  * running it again, if thaw_plan_boundary_suffices. */
 float *thaw_engine_slot(const thaw_engine *engine, int i);

@@ -11,6 +11,10 @@
 /* Bucket size of the exchange: large enough to amortise latency, small enough to start while backward still runs. */
 #define BUCKET_FLOATS ((size_t)1 << 20)
 
+/* Activations of a prefix whose results go into the boundary: large enough for many threads, and no share of memory that
+ * training would miss. */
+#define PREFIX_BYTES ((size_t)256 << 20)
+
 static bool layer_trains(const thaw_layer *layer) {
     for (int i = 0; i < layer->n_tensors; i++)
         if (!layer->tensors[i].statistic)
@@ -122,7 +126,8 @@ static void set_figures(thaw_plan *plan, const thaw_plan_request *request) {
 
     thaw_plan_memory *m = &plan->memory;
     size_t images = (size_t)plan->max_batch;
-    m->weights = (size_t)plan->total_params * sizeof(float) + plan->count * sizeof(float);
+    /* A trained tensor lies in the flat block; its home rests. */
+    m->weights = (size_t)plan->total_params * sizeof(float) + plan->count * sizeof(float) - (size_t)plan->gradient_bytes;
     m->packed = (prefix->pack_floats + (train ? train->pack_floats + infer->pack_floats : 0)) * sizeof(float);
     m->gradients = plan->count * sizeof(float);
     m->optimizer = plan->count * sizeof(float) * (size_t)request->optimizer_slots;
@@ -141,15 +146,15 @@ static void set_figures(thaw_plan *plan, const thaw_plan_request *request) {
                          m->scratch + m->input;
 }
 
-/* Bytes that the kernels of a tape want at most. */
-static void set_scratch(thaw_tape *tape, const thaw_plan *plan) {
+/* Bytes that the kernels of a tape want at most for n images. */
+static void set_scratch(thaw_tape *tape, const thaw_plan *plan, int64_t n) {
     const thaw_kernels *kernels = thaw_kernels_get();
-    int64_t n = plan->max_batch;
     for (int i = 0; i < tape->n_ops; i++) {
         const thaw_op *op = &tape->ops[i];
         size_t bytes = 0;
         if (op->kind == THAW_OP_CONV)
-            bytes = kernels->conv_scratch(&op->window, n);
+            bytes = op->wants_dx || op->wants_dw ? kernels->conv_scratch(&op->window, n)
+                                                 : kernels->conv_forward_scratch(&op->window);
         else if (op->kind == THAW_OP_DENSE)
             bytes = kernels->dense_scratch(n * op->rows, op->in_c, op->c);
         else if (op->kind == THAW_OP_SCALE_SHIFT || op->kind == THAW_OP_BATCH_NORM)
@@ -170,7 +175,19 @@ static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool 
                              const thaw_tape *lender) {
     THAW_TRY(thaw_tape_lower(out, plan, in_set, training, fold, lender));
     THAW_TRY(thaw_layout(*out, plan->max_batch));
-    set_scratch(*out, plan);
+    set_scratch(*out, plan, plan->max_batch);
+    return THAW_OK;
+}
+
+/* The prefix in equal pieces of the batch, where there are so many activations. */
+static thaw_status make_pieces(thaw_plan *plan) {
+    int64_t pieces = (int64_t)((plan->tape_prefix->arena_bytes + PREFIX_BYTES - 1) / PREFIX_BYTES);
+    if (pieces < 2)
+        return THAW_OK;
+    plan->prefix_batch = pieces < plan->max_batch ? (plan->max_batch + pieces - 1) / pieces : 1;
+    THAW_TRY(thaw_layout(plan->tape_prefix, plan->prefix_batch));
+    plan->tape_prefix->scratch_bytes = 0;
+    set_scratch(plan->tape_prefix, plan, plan->prefix_batch);
     return THAW_OK;
 }
 
@@ -201,7 +218,7 @@ thaw_status thaw_plan_compile(thaw_plan **out, const thaw_plan_request *request)
         return no_memory(model);
     }
     plan->model = model;
-    plan->max_batch = request->max_batch > 0 ? request->max_batch : 1;
+    plan->max_batch = plan->prefix_batch = request->max_batch > 0 ? request->max_batch : 1;
     plan->slices = request->slices > 0 ? request->slices : 1;
     plan->trainable = thaw_calloc(layers, sizeof(bool));
     plan->batch_statistics = thaw_calloc(layers, sizeof(bool));
@@ -243,6 +260,7 @@ thaw_status thaw_plan_compile(thaw_plan **out, const thaw_plan_request *request)
     set_boundary(plan);
     THAW_GOTO(make_tape(&plan->tape_prefix, plan, plan->prefix, false, true, NULL));
     if (trains) {
+        THAW_GOTO(make_pieces(plan)); /* without a suffix, the prefix leaves the output of all images in its arena */
         THAW_GOTO(make_tape(&plan->tape_train, plan, suffix, true, false, NULL));
         THAW_GOTO(make_tape(&plan->tape_infer, plan, suffix, false, false, plan->tape_train));
         set_order(plan);

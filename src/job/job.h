@@ -125,6 +125,7 @@ typedef struct thaw_job {
     int64_t checkpoint_epochs;   /* every N epochs; 0: never */
     double checkpoint_minutes;   /* every M minutes; 0: never */
     int64_t checkpoint_keep;     /* generations kept, >= 2 */
+    double checkpoint_before_end; /* seconds between the last checkpoint and the end of the allocation; 0: not looked at */
     /* cache: */
     char *cache_mode;            /* auto | off | memory | file */
     int64_t cache_memory;        /* bytes; 0: a share of what is left */

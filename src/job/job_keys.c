@@ -183,6 +183,9 @@ const thaw_key thaw_keys[] = {
      NULL, "A checkpoint every so many minutes; 0: never."},
     {"checkpoint.keep", THAW_KEY_INT, JOB(checkpoint_keep), OFF, 2, 1000, THAW_KEY_UNHASHED, NULL, "2", NULL,
      "Newest checkpoints that are kept."},
+    {"checkpoint.before_end", THAW_KEY_REAL, JOB(checkpoint_before_end), OFF, 0, 1e6, THAW_KEY_UNHASHED, NULL, "120", NULL,
+     "Seconds that are left when the run saves and stops (status 75) before its allocation ends, beside the time that a step, "
+     "a validation and a checkpoint take. The end is $SLURM_JOB_END_TIME; without it, or with 0, there is no such stop."},
     {"cache", THAW_KEY_SHORT, 0, OFF, 0, 0, 0, "cache.mode", NULL, "auto",
      "Activations at the boundary between layers that never change and those that train, computed once and kept, so that "
      "later epochs skip images and frozen layers; mode, memory and dir change no bit of the result. cache: off is short for "

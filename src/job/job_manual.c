@@ -98,7 +98,8 @@ static void put_markdown(thaw_buffer *buffer) {
                        "- `quickstart/job.yaml`: handwritten digits, with data and weights in this repository\n"
                        "- `vgg16-cats-dogs.yaml`: two classes, a new head, then the last block of VGG16\n"
                        "- `resnet50-gap.yaml`: ten classes on pooled features of ResNet50\n"
-                       "- `regression.yaml`: arrays, a network of one's own, layers frozen by name\n\n"
+                       "- `regression.yaml`: arrays, a network of one's own, layers frozen by name\n"
+                       "- `slurm/`: scripts for SLURM, with a page on nodes, ranks and time limits\n\n"
                        "This page is written by `thaw help job --markdown`; do not edit it by hand.\n",
                        intro);
     for (int i = 0; i < thaw_n_keys; i++) {

@@ -1,13 +1,16 @@
 /* Batch normalization, fast. Statistics are made in two passes (mean, then squares around the mean of all ranks), in double,
  * over pieces of rows. */
 #include <math.h>
+#include <string.h>
 
+#include "kernels/isa.h"
 #include "kernels/kernels_fast.h"
 #include "kernels/norm_slices.h"
 
-/* Sums of each slice, two of each channel and the count of rows; of all slices; two of each channel for each piece. */
+/* Sums of each slice, two of each channel and the count of rows; of all slices; two of each channel for each piece; factors of
+ * the channels. */
 static size_t batch_norm_scratch(int64_t rows, int64_t c, int slices) {
-    return (size_t)((slices + 1) * (2 * c + 1) + thaw_fast_sum_pieces(rows, c) * 2 * c) * sizeof(double);
+    return (size_t)((slices + 1) * (2 * c + 1) + thaw_fast_sum_pieces(rows, c) * 2 * c + c) * sizeof(double);
 }
 
 /* sum(c) of x, around `mean` (c) squared if that is given. */
@@ -137,25 +140,31 @@ static void batch_norm_backward(int64_t rows, int64_t c, const float *x, const f
     }
 }
 
-static void batch_norm_moving_backward(int64_t rows, int64_t c, const float *x, const float *gamma, const float *mean,
-                                       const float *inv_std, const float *dy, float *dx, bool accumulate, float *dgamma,
-                                       float *dbeta, void *scratch) {
-    double *sums = scratch, *partial = sums + 2 * c + 1;
-    if (dgamma || dbeta) {
-        gradient_sums(rows, c, x, mean, inv_std, dy, dgamma != NULL, partial, sums);
-        give_sums(c, sums, dgamma, dbeta);
+/* One pass over the rows: sums by pieces, gradients on the way. */
+static void batch_norm_moving_backward(int64_t rows, int64_t c, const float *x, const float *y, const float *gamma,
+                                       const float *mean, const float *inv_std, const float *dy, float *dx, bool accumulate,
+                                       float *dgamma, float *dbeta, void *scratch) {
+    const thaw_isa *isa = thaw_isa_get();
+    const int64_t pieces = thaw_fast_sum_pieces(rows, c);
+    const bool wanted = dgamma || dbeta;
+    double *sums = scratch, *partial = sums + 2 * c; /* (2,c); pieces of them */
+    float *scale = (float *)(void *)(partial + pieces * 2 * c);
+    for (int64_t i = 0; i < c; i++)
+        scale[i] = (gamma ? gamma[i] : 1.0f) * inv_std[i];
+#pragma omp parallel for num_threads(thaw_threads()) schedule(static)
+    for (int64_t piece = 0; piece < pieces; piece++) {
+        double *to = partial + piece * 2 * c;
+        const int64_t r0 = piece * rows / pieces, at = r0 * c;
+        memset(to, 0, (size_t)(2 * c) * sizeof *to);
+        isa->norm_gradient((piece + 1) * rows / pieces - r0, c, dgamma ? x + at : NULL, y ? y + at : NULL, mean, scale, dy + at,
+                           dx ? dx + at : NULL, accumulate, wanted ? to : NULL);
     }
-    if (!dx)
+    if (!wanted)
         return;
-#pragma omp parallel for num_threads(thaw_threads()) schedule(static) if (rows * c > THAW_PIECE)
-    for (int64_t row = 0; row < rows; row++) {
-        const float *d = dy + row * c;
-        float *to = dx + row * c;
-        for (int64_t i = 0; i < c; i++) {
-            float gradient = d[i] * ((gamma ? gamma[i] : 1.0f) * inv_std[i]);
-            to[i] = accumulate ? to[i] + gradient : gradient;
-        }
-    }
+    thaw_fast_sum_merge(pieces, 2 * c, partial, sums);
+    for (int64_t i = 0; i < c; i++)
+        sums[c + i] *= (double)inv_std[i];
+    give_sums(c, sums, dgamma, dbeta);
 }
 
 void thaw_fast_batch_norm(thaw_kernels *table) {

@@ -97,20 +97,26 @@ static void batch_norm_backward(int64_t rows, int64_t c, const float *x, const f
         }
 }
 
-static void batch_norm_moving_backward(int64_t rows, int64_t c, const float *x, const float *gamma, const float *mean,
-                                       const float *inv_std, const float *dy, float *dx, bool accumulate, float *dgamma,
-                                       float *dbeta, void *scratch) {
-    double *sum_dy = scratch, *sum_dy_x = sum_dy + c;
-    if (dgamma || dbeta)
-        gradient_sums(rows, c, x, mean, inv_std, dy, dgamma != NULL, sum_dy, sum_dy_x);
-    for (int64_t i = 0; dbeta && i < c; i++)
-        dbeta[i] = (float)sum_dy[i];
-    for (int64_t i = 0; dgamma && i < c; i++)
-        dgamma[i] = (float)sum_dy_x[i];
-    for (int64_t row = 0; dx && row < rows; row++)
-        for (int64_t i = 0; i < c; i++, dx++)
-            *dx = (float)((accumulate ? (double)*dx : 0.0) +
-                          (double)dy[row * c + i] * (gamma ? (double)gamma[i] : 1.0) * (double)inv_std[i]);
+static void batch_norm_moving_backward(int64_t rows, int64_t c, const float *x, const float *y, const float *gamma,
+                                       const float *mean, const float *inv_std, const float *dy, float *dx, bool accumulate,
+                                       float *dgamma, float *dbeta, void *scratch) {
+    (void)scratch;
+    for (int64_t i = 0; i < c; i++) {
+        double sum_dy = 0.0, sum_dy_x = 0.0;
+        for (int64_t at = i; at < rows * c; at += c) {
+            double d = y && !(y[at] > 0.0f) ? 0.0 : (double)dy[at];
+            sum_dy += d;
+            if (dgamma)
+                sum_dy_x += d * ((double)x[at] - (double)mean[i]) * (double)inv_std[i];
+            if (dx)
+                dx[at] = (float)((accumulate ? (double)dx[at] : 0.0) +
+                                 d * (gamma ? (double)gamma[i] : 1.0) * (double)inv_std[i]);
+        }
+        if (dbeta)
+            dbeta[i] = (float)sum_dy;
+        if (dgamma)
+            dgamma[i] = (float)sum_dy_x;
+    }
 }
 
 void thaw_ref_batch_norm(thaw_kernels *table) {

@@ -234,8 +234,17 @@ static size_t conv_scratch(const thaw_window *s, int64_t n) {
     return largest;
 }
 
+static size_t conv_forward_scratch(const thaw_window *s) {
+    const thaw_patches p = thaw_patches_forward(s);
+    const cut forward = cut_of(&p, FORWARD_DEPTH);
+    const size_t plain = (size_t)(thaw_threads() * tile_floats(&p, &forward)) * sizeof(float);
+    const size_t packed = thaw_packed_forward_scratch(s);
+    return packed > plain ? packed : plain;
+}
+
 void thaw_fast_conv(thaw_kernels *table) {
     table->conv_scratch = conv_scratch;
+    table->conv_forward_scratch = conv_forward_scratch;
     table->conv_forward = conv_forward;
     table->conv_backward_data = conv_backward_data;
     table->conv_backward_weights = conv_backward_weights;

@@ -139,6 +139,12 @@ const char *thaw_conv_algorithm(const thaw_window *s, thaw_direction direction) 
     return s->kh * s->kw * s->sh * s->sw == 1 ? "1x1" : NAMES[THAW_CONV_DIRECT];
 }
 
+size_t thaw_packed_forward_scratch(const thaw_window *s) {
+    if (thaw_conv_mode_get() == THAW_CONV_BLAS)
+        return 0;
+    return takes_winograd(s) ? thaw_winograd_scratch(s) : thaw_panels_forward_scratch(s);
+}
+
 void thaw_fast_conv_packed(thaw_kernels *table) {
     table->conv_pack_floats = conv_pack_floats;
     table->conv_pack = conv_pack;

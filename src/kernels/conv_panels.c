@@ -309,3 +309,8 @@ size_t thaw_panels_scratch(const thaw_window *s, int64_t n) {
         }
     return (size_t)most * sizeof(float);
 }
+
+size_t thaw_panels_forward_scratch(const thaw_window *s) {
+    const thaw_patches p = thaw_patches_forward(s);
+    return (size_t)(thaw_threads() * cut_of(&p, s->cout, false).all) * sizeof(float);
+}

@@ -9,6 +9,7 @@ size_t thaw_panels_pack_floats(const thaw_window *s, bool backward);
 void thaw_panels_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed);
 
 size_t thaw_panels_scratch(const thaw_window *s, int64_t n); /* of all three, in bytes */
+size_t thaw_panels_forward_scratch(const thaw_window *s);
 void thaw_panels_forward(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
                          const float *add, thaw_activation act, float *y, void *scratch);
 void thaw_panels_backward_data(const thaw_window *s, int64_t n, const float *dy, const float *packed, float *dx,

@@ -6,6 +6,8 @@ static size_t conv_scratch(const thaw_window *s, int64_t n) {
     return 0;
 }
 
+static size_t conv_forward_scratch(const thaw_window *s) { return (void)s, 0; }
+
 /* Is input cell (iy, ix) inside the image? */
 static bool inside(const thaw_window *s, int64_t iy, int64_t ix) { return iy >= 0 && iy < s->h && ix >= 0 && ix < s->w; }
 
@@ -105,6 +107,7 @@ static void conv_pack(const thaw_window *s, bool backward, const float *kernel, 
 
 void thaw_ref_conv(thaw_kernels *table) {
     table->conv_scratch = conv_scratch;
+    table->conv_forward_scratch = conv_forward_scratch;
     table->conv_forward = conv_forward;
     table->conv_backward_data = conv_backward_data;
     table->conv_backward_weights = conv_backward_weights;

@@ -1,5 +1,7 @@
 /* Operations on values one by one that the compiler would not vectorise: in place, with a choice in each, or with a sum that
  * should stay in a register. */
+#include <string.h>
+
 #include "kernels/isa.h"
 #include "kernels/simd.h"
 
@@ -55,6 +57,54 @@ void THAW_NAMED(thaw_window_maximum)(int64_t c, const float *x, int64_t rows, in
                 most = other > most || other != other ? other : most;
             }
         y[i] = most;
+    }
+}
+
+/* As long as vec, and twice that. No function takes or gives the second: not every instruction set can pass it on. */
+typedef float singles __attribute__((vector_size(4 * THAW_LANES)));
+typedef double doubles __attribute__((vector_size(8 * THAW_LANES)));
+
+#define WIDEN(a) __builtin_convertvector((singles)(a), doubles)
+#define ADD_DOUBLES(to, a)                                                                                             \
+    do {                                                                                                               \
+        doubles sum_;                                                                                                  \
+        memcpy(&sum_, to, sizeof sum_);                                                                                \
+        sum_ += a;                                                                                                     \
+        memcpy(to, &sum_, sizeof sum_);                                                                                \
+    } while (0)
+
+/* One vector of channels of one row. */
+static inline void norm_row(const float *x, const float *y, const float *mean, const float *scale, const float *dy, float *dx,
+                            bool accumulate, double *sums, int64_t c) {
+    const vec d = y ? vec_where_positive(vec_load(y), vec_load(dy)) : vec_load(dy);
+    if (sums) {
+        ADD_DOUBLES(sums, WIDEN(d));
+        if (x)
+            ADD_DOUBLES(sums + c, WIDEN(d) * (WIDEN(vec_load(x)) - WIDEN(vec_load(mean))));
+    }
+    if (dx) {
+        const vec gradient = vec_multiply(d, vec_load(scale));
+        vec_store(dx, accumulate ? vec_add(vec_load(dx), gradient) : gradient);
+    }
+}
+
+void THAW_NAMED(thaw_norm_gradient)(int64_t rows, int64_t c, const float *x, const float *y, const float *mean,
+                                    const float *scale, const float *dy, float *dx, bool accumulate, double *sums) {
+    for (int64_t row = 0; row < rows; row++) {
+        const int64_t at = row * c;
+        int64_t i = 0;
+        for (; i + THAW_LANES <= c; i += THAW_LANES)
+            norm_row(x ? x + at + i : x, y ? y + at + i : y, x ? mean + i : mean, dx ? scale + i : scale, dy + at + i,
+                     dx ? dx + at + i : dx, accumulate, sums ? sums + i : sums, c);
+        for (; i < c; i++) {
+            const float d = y && !(y[at + i] > 0.0f) ? 0.0f : dy[at + i];
+            if (sums)
+                sums[i] += (double)d;
+            if (sums && x)
+                sums[c + i] += (double)d * ((double)x[at + i] - (double)mean[i]);
+            if (dx)
+                dx[at + i] = (accumulate ? dx[at + i] : 0.0f) + d * scale[i];
+        }
     }
 }
 

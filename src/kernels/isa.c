@@ -21,6 +21,7 @@
                                          thaw_winograd_taps_##isa,                                                     \
                                          thaw_window_average_##isa,                                                     \
                                          thaw_window_maximum_##isa,                                                     \
+                                         thaw_norm_gradient_##isa,                                                     \
                                          thaw_relu_gradient_##isa,                                                     \
                                          thaw_fence_##isa}
 TABLE(portable, 4);

@@ -62,6 +62,10 @@ typedef struct thaw_isa {
      * neighbours are `row` and `column` apart. */
     void (*window_average)(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row, int64_t column, float *y);
     void (*window_maximum)(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row, int64_t column, float *y);
+    /* d = dy, or 0 where y is not > 0 (y NULL: dy), rows of c. dx (NULL: not wanted; accumulate: +=) = d * scale(c). To sums (2c;
+     * NULL: not wanted) the sums over rows of d and, unless x is NULL, of d * (x - mean(c)) are added. */
+    void (*norm_gradient)(int64_t rows, int64_t c, const float *x, const float *y, const float *mean, const float *scale,
+                          const float *dy, float *dx, bool accumulate, double *sums);
     /* dx (accumulate: +=) = dy where y > 0, else 0; in place allowed. */
     void (*relu_gradient)(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);
     /* What this thread has streamed is there before anything that it does next. */
@@ -91,6 +95,8 @@ typedef struct thaw_isa {
                                    int64_t column, float *y);                                                          \
     void thaw_window_maximum_##isa(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row,              \
                                    int64_t column, float *y);                                                          \
+    void thaw_norm_gradient_##isa(int64_t rows, int64_t c, const float *x, const float *y, const float *mean,          \
+                                  const float *scale, const float *dy, float *dx, bool accumulate, double *sums);      \
     void thaw_relu_gradient_##isa(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);         \
     void thaw_fence_##isa(void)
 

@@ -30,6 +30,7 @@ typedef struct thaw_kernels {
     /* y(n,oh,ow,cout) = act(conv(x(n,h,w,cin), kernel(kh,kw,cin,cout)) + bias(cout)); bias may be NULL. act is not
      * SOFTMAX. */
     size_t (*conv_scratch)(const thaw_window *s, int64_t n); /* covers all of these */
+    size_t (*conv_forward_scratch)(const thaw_window *s);    /* covers forward alone, packed or not; not more */
     void (*conv_forward)(const thaw_window *s, int64_t n, const float *x, const float *kernel, const float *bias,
                          thaw_activation act, float *y, void *scratch);
     /* dx (n,h,w,cin) = (accumulate: +=) conv transposed of dy(n,oh,ow,cout). */
@@ -115,10 +116,11 @@ typedef struct thaw_kernels {
     void (*batch_norm_backward)(int64_t rows, int64_t c, const float *x, const float *gamma, const float *mean,
                                 const float *inv_std, const float *dy, float *dx, bool accumulate, float *dgamma,
                                 float *dbeta, const thaw_hooks *hooks, void *scratch);
-    /* Batch normalization by moving statistics, backward: dx = dy*gamma*inv_std; dgamma = sum dy*(x-mean)*inv_std. */
-    void (*batch_norm_moving_backward)(int64_t rows, int64_t c, const float *x, const float *gamma, const float *mean,
-                                       const float *inv_std, const float *dy, float *dx, bool accumulate, float *dgamma,
-                                       float *dbeta, void *scratch);
+    /* Batch normalization by moving statistics, backward: dx = dy*gamma*inv_std; dgamma = sum dy*(x-mean)*inv_std. y (NULL:
+     * none): the output of a relu behind it; dy counts where that is above 0. */
+    void (*batch_norm_moving_backward)(int64_t rows, int64_t c, const float *x, const float *y, const float *gamma,
+                                       const float *mean, const float *inv_std, const float *dy, float *dx,
+                                       bool accumulate, float *dgamma, float *dbeta, void *scratch);
     size_t (*batch_norm_scratch)(int64_t rows, int64_t c, int slices); /* at least 1 */
 } thaw_kernels;
 

@@ -168,12 +168,14 @@ static void average_pool_backward(const thaw_window *s, int64_t n, const float *
         for (int64_t o = 0; o < s->oh * s->ow; o++) {
             const float *from = dy + (p.image * s->oh * s->ow + o) * c;
             taps rows = row_taps(s, o / s->ow), columns = column_taps(s, o % s->ow);
-            float inside = (float)((rows.last - rows.first) * (columns.last - columns.first));
+            float inside = (float)((rows.last - rows.first) * (columns.last - columns.first)), part[CHANNELS];
+            for (int64_t i = p.i0; i < p.i1; i++)
+                part[i - p.i0] = from[i] / inside;
             for (int64_t ty = rows.first; ty < rows.last; ty++)
                 for (int64_t tx = columns.first; tx < columns.last; tx++) {
-                    float *cell = to + cell_of(s, o / s->ow, o % s->ow, ty, tx);
-                    for (int64_t i = p.i0; i < p.i1; i++)
-                        cell[i] += from[i] / inside;
+                    float *cell = to + cell_of(s, o / s->ow, o % s->ow, ty, tx) + p.i0;
+                    for (int64_t i = 0; i < p.i1 - p.i0; i++)
+                        cell[i] += part[i];
                 }
         }
     }

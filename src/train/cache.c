@@ -170,7 +170,7 @@ static thaw_status fill_batch(fill *f, bool mine, int64_t base, int64_t done) {
     }
     f->prefix += thaw_clock() - loaded;
     double words[FILL_WORDS] = {[FILL_FAILED] = status != THAW_OK, [FILL_BROKEN] = f->trouble != THAW_OK,
-                                [FILL_DIFFERS] = differs, [FILL_STOP] = run->options->stop && *run->options->stop};
+                                [FILL_DIFFERS] = differs, [FILL_STOP] = thaw_stop_wanted(run, run->at.step)};
     THAW_TRY(thaw_comm_sum(run->comm, words, FILL_WORDS));
     run->epoch_tally.other += (int64_t)sizeof words;
     if (words[FILL_FAILED] > 0.0)

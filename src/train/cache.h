@@ -50,6 +50,16 @@ typedef struct thaw_cache_cost {
 /* The cache makes the rest of the stage cheaper, by 5 % at least. */
 bool thaw_cache_pays(const thaw_cache_cost *cost);
 
+/* What thaw_cache_begin will choose for the training data of a stage that begins with nothing cached, as far as one process
+ * can know. [in] memory: bytes of a rank without cache. */
+typedef struct thaw_cache_forecast {
+    bool on;
+    int variants;
+    uint64_t bytes;
+} thaw_cache_forecast;
+thaw_cache_forecast thaw_cache_expect(const thaw_plan *plan, const thaw_job *job, int stage, int ranks,
+                                      const thaw_samples_size *samples, size_t memory);
+
 /* What the rows are: hash of the prefix (thaw_plan_prefix_hash), kernels, preprocessing, decoding, samples in their order,
  * variants, with draws their seed, precision. [in] cache: dataset, options, variants, half and row_bytes are set. */
 uint64_t thaw_cache_key(uint64_t prefix, const char *kernels, const thaw_cache *cache);

@@ -126,22 +126,26 @@ static thaw_status set_shape(thaw_cache *c, const choice *at) {
     return THAW_OK;
 }
 
-static thaw_cache_cost cost_of(const thaw_cache *c, const choice *at) {
-    const thaw_run *run = at->run;
-    const thaw_plan *plan = run->plan;
-    double values = (double)thaw_shape_count(&run->model->nodes[run->model->input].shape);
-    double input = values * (c->dataset->arrays ? FLOP_PER_READ_VALUE : FLOP_PER_DECODED_VALUE);
+/* Of an image, where a rank has `images` of a step. `slots`: of the optimizer; -1: the data is not trained on. */
+static thaw_cache_cost cost_of(const thaw_plan *plan, bool arrays, uint64_t row_bytes, int variants, int slots, double images,
+                               int64_t epochs) {
+    double values = (double)thaw_shape_count(&plan->model->nodes[plan->model->input].shape);
+    double input = values * (arrays ? FLOP_PER_READ_VALUE : FLOP_PER_DECODED_VALUE);
     double suffix = plan->forward_flop - plan->prefix_flop;
-    if (!at->validation) { /* the update passes over weights, gradients and state once a step, on every rank */
-        double images = (double)run->job->batch_size / (double)thaw_comm_size(run->comm);
-        double passes = 4.0 + 2.0 * (double)run->optimizer->n_slots;
-        suffix += plan->backward_flop + (double)plan->gradient_bytes * passes * FLOP_PER_BYTE / images;
-    }
+    if (slots >= 0) /* the update passes over weights, gradients and state once a step, on every rank */
+        suffix += plan->backward_flop + (double)plan->gradient_bytes * (4.0 + 2.0 * slots) * FLOP_PER_BYTE / images;
     return (thaw_cache_cost){.whole = input + plan->prefix_flop + suffix,
-                             .cached = (double)c->row_bytes * FLOP_PER_BYTE + suffix,
+                             .cached = (double)row_bytes * FLOP_PER_BYTE + suffix,
                              .fill = input + plan->prefix_flop,
-                             .epochs = run->job->stages[run->at.stage].epochs - run->at.epoch,
-                             .variants = c->variants};
+                             .epochs = epochs,
+                             .variants = variants};
+}
+
+static thaw_cache_cost cost_here(const thaw_cache *c, const choice *at) {
+    const thaw_run *run = at->run;
+    return cost_of(run->plan, c->dataset->arrays, c->row_bytes, c->variants, at->validation ? -1 : run->optimizer->n_slots,
+                   (double)run->job->batch_size / (double)thaw_comm_size(run->comm),
+                   run->job->stages[run->at.stage].epochs - run->at.epoch);
 }
 
 /* Folder for a file, expanded: the job's, or with mode file a folder for temporary files. NULL: none. Not owned. */
@@ -264,7 +268,7 @@ static thaw_status choose(thaw_cache *c, choice *at) {
         say_off(c, at, "the hosts have different processors or libraries, which give different bits");
         return THAW_OK;
     }
-    thaw_cache_cost cost = cost_of(c, at);
+    thaw_cache_cost cost = cost_here(c, at);
     if (c->store && c->key == key_before) { /* the stage before had the same */
         say_on(c, at, &cost);
         return THAW_OK;
@@ -302,6 +306,12 @@ static thaw_status choose(thaw_cache *c, choice *at) {
 /* Memory of this host that a cache holds now, and that may go to another one. */
 static double held(const thaw_cache *c) { return thaw_cache_on(c) && !c->file ? (double)c->bytes : 0.0; }
 
+/* What caches may take of `bytes` that nobody needs. */
+static double share_of(const thaw_job *job, double bytes) {
+    double given = (double)job->cache_memory;
+    return given <= 0.0 ? bytes * MEMORY_SHARE : bytes < given ? bytes : given;
+}
+
 /* Memory that caches of a host may take: the least of all hosts. Collective. */
 static thaw_status memory_left(choice *at) {
     const thaw_run *run = at->run;
@@ -313,10 +323,8 @@ static thaw_status memory_left(choice *at) {
     double bytes = (double)host.bytes - (double)planned * (double)ranks + held(run->cache) + held(run->validation_cache);
     double given = (double)run->job->cache_memory;
     snprintf(at->what, sizeof at->what, "%s", given > 0.0 && given <= bytes ? "cache.memory" : host.what);
-    if (given > 0.0) {
-        bytes = bytes < given ? bytes : given;
-    } else {
-        bytes *= MEMORY_SHARE;
+    bytes = share_of(run->job, bytes);
+    if (given <= 0.0) {
         snprintf(at->what, sizeof at->what, "half of what is left of the %s", host.what);
     }
     double least = bytes > 0.0 ? -bytes : 0.0; /* the largest of the negative numbers */
@@ -343,4 +351,21 @@ thaw_status thaw_cache_begin(thaw_run *run) {
     THAW_TRY(begin(run, &run->cache, &at));
     at.validation = true;
     return run->validation ? begin(run, &run->validation_cache, &at) : THAW_OK;
+}
+
+thaw_cache_forecast thaw_cache_expect(const thaw_plan *plan, const thaw_job *job, int stage, int ranks,
+                                      const thaw_samples_size *samples, size_t memory) {
+    const bool augments = job->horizontal_flip && !samples->flat;
+    thaw_cache_forecast f = {.variants = !augments ? 1 : job->cache_variants > 0 ? (int)job->cache_variants : 2};
+    const bool automatic = strcmp(job->cache_mode, "auto") == 0, in_memory = strcmp(job->cache_mode, "memory") == 0;
+    uint64_t row = (uint64_t)thaw_plan_boundary_floats(plan) * (job->cache_half ? sizeof(uint16_t) : sizeof(float));
+    double left = share_of(job, (double)thaw_memory_left_of("", 1).bytes - (double)memory);
+    f.bytes = (uint64_t)f.variants * (uint64_t)samples->train * row;
+    if (strcmp(job->cache_mode, "off") == 0 || !samples->known || !thaw_plan_boundary_suffices(plan))
+        return f;
+    thaw_cache_cost cost = cost_of(plan, samples->arrays, row, f.variants, thaw_optimizer_slots(&job->stages[stage].optimizer),
+                                   (double)job->batch_size / (double)ranks, job->stages[stage].epochs);
+    if (!automatic || thaw_cache_pays(&cost))
+        f.on = (folder_of(job) && !in_memory) || (double)f.bytes <= left;
+    return f;
 }

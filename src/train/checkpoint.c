@@ -1,8 +1,11 @@
 /* The state of a run as bytes, and back.
  *
+ * It is written from where it lies: the peak of a run's memory is not that of its checkpoints.
+ *
  * File: magic, then fields in the order of pack_state, then XXH3 of all that. Written whole or not at all; resume takes the
  * newest file whose hash is right. Weights and optimizer slots are kept by tensor name, so they do not depend on ranks or
  * on the order of the flat blocks. */
+#include <math.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -15,20 +18,72 @@
 
 static const char MAGIC[8] = "THAWCKP2";
 
-void thaw_optimizer_pack(thaw_buffer *out, const thaw_run *run) {
+/* Bytes that are written without being copied together: small ones are kept here, tensors are borrowed. */
+typedef struct parts {
+    thaw_buffer own;
+    thaw_buffer list; /* thaw_piece each; bytes NULL: the next ones of `own` */
+    size_t listed;    /* bytes of `own` that are in the list */
+} parts;
+
+/* What came into `own` since becomes an entry. */
+static void list_own(parts *to) {
+    if (to->own.size > to->listed)
+        thaw_buffer_put(&to->list, &(thaw_piece){NULL, to->own.size - to->listed}, sizeof(thaw_piece));
+    to->listed = to->own.size;
+}
+
+static void lend(parts *to, const void *bytes, size_t size) {
+    list_own(to);
+    if (size)
+        thaw_buffer_put(&to->list, &(thaw_piece){bytes, size}, sizeof(thaw_piece));
+}
+
+/* All pieces in order; nothing may be put into `own` behind this. Complete unless parts_failed. */
+static thaw_piece *pieces_of(parts *from, size_t *n) {
+    size_t at = 0;
+    list_own(from);
+    thaw_piece *pieces = (thaw_piece *)(void *)from->list.data;
+    *n = from->list.size / sizeof *pieces;
+    for (size_t i = 0; i < *n; i++)
+        if (!pieces[i].bytes) {
+            pieces[i].bytes = from->own.data + at;
+            at += pieces[i].size;
+        }
+    return pieces;
+}
+
+static bool parts_failed(const parts *p) { return p->own.failed || p->list.failed; }
+
+static void free_parts(parts *p) {
+    thaw_buffer_free(&p->own);
+    thaw_buffer_free(&p->list);
+}
+
+static void pack_optimizer(parts *out, const thaw_run *run) {
     const thaw_optimizer *o = run->optimizer;
-    thaw_buffer_f64(out, o->learning_rate);
-    thaw_buffer_i64(out, o->step);
-    thaw_buffer_i64(out, (int64_t)o->config.kind);
-    thaw_buffer_i64(out, o->n_slots);
-    thaw_buffer_i64(out, run->plan->n_tensors);
+    thaw_buffer_f64(&out->own, o->learning_rate);
+    thaw_buffer_i64(&out->own, o->step);
+    thaw_buffer_i64(&out->own, (int64_t)o->config.kind);
+    thaw_buffer_i64(&out->own, o->n_slots);
+    thaw_buffer_i64(&out->own, run->plan->n_tensors);
     for (int i = 0; i < run->plan->n_tensors; i++) {
         const thaw_segment *s = &run->segments[i];
-        thaw_buffer_text(out, s->name);
-        thaw_buffer_i64(out, (int64_t)s->count);
+        thaw_buffer_text(&out->own, s->name);
+        thaw_buffer_i64(&out->own, (int64_t)s->count);
         for (int k = 0; k < o->n_slots; k++)
-            thaw_buffer_put(out, o->slots[k] + s->offset, s->count * sizeof(float));
+            lend(out, o->slots[k] + s->offset, s->count * sizeof(float));
     }
+}
+
+void thaw_optimizer_pack(thaw_buffer *out, const thaw_run *run) {
+    parts state = {0};
+    size_t n;
+    pack_optimizer(&state, run);
+    const thaw_piece *pieces = pieces_of(&state, &n);
+    for (size_t i = 0; i < n && !parts_failed(&state); i++)
+        thaw_buffer_put(out, pieces[i].bytes, pieces[i].size);
+    out->failed = out->failed || parts_failed(&state);
+    free_parts(&state);
 }
 
 thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool rates) {
@@ -47,7 +102,7 @@ thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool r
     for (int64_t i = 0; i < tensors && !in.failed; i++) {
         char *name = thaw_reader_text(&in);
         size_t count = (size_t)thaw_reader_i64(&in);
-        in.failed = in.failed || count > in.size / sizeof(float);
+        in.failed = in.failed || (slots > 0 && count > in.size / sizeof(float)); /* no slot, no bytes: plain SGD */
         const thaw_segment *segment = NULL;
         for (int k = 0; name && k < run->plan->n_tensors; k++)
             if (strcmp(run->segments[k].name, name) == 0 && run->segments[k].count == count)
@@ -62,40 +117,63 @@ thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool r
     return in.failed ? thaw_fail(THAW_INTERNAL, "the optimizer's packed state is too short") : THAW_OK;
 }
 
-static void pack_state(thaw_buffer *out, const thaw_run *run, const char *job_text) {
+/* `optimizer`: what out borrows from, besides the run; lives as long as out does. */
+static void pack_state(parts *out, parts *optimizer, const thaw_run *run, const char *job_text) {
     const thaw_model *model = run->model;
-    thaw_buffer_put(out, MAGIC, sizeof MAGIC);
-    thaw_buffer_text(out, job_text);
-    thaw_buffer_i64(out, (int64_t)run->data_hash);
-    thaw_buffer_put(out, &run->at, sizeof run->at);
-    thaw_buffer_put(out, &run->decisions, sizeof run->decisions);
-    thaw_buffer_put(out, &run->sums, sizeof run->sums);
-    thaw_buffer_put(out, &run->epoch_tally, sizeof run->epoch_tally);
-    thaw_buffer_put(out, &run->stage_tally, sizeof run->stage_tally);
-    thaw_buffer_i64(out, (int64_t)thaw_history_size(run->history));
-    thaw_buffer_i64(out, (int64_t)thaw_events_size(run->events));
-    thaw_buffer_i64(out, model->n_layers);
-    thaw_buffer_i64(out, run->has_previous);
-    thaw_buffer_put(out, run->previous, (size_t)model->n_layers * sizeof(bool));
+    thaw_buffer *own = &out->own;
+    thaw_buffer_put(own, MAGIC, sizeof MAGIC);
+    thaw_buffer_text(own, job_text);
+    thaw_buffer_i64(own, (int64_t)run->data_hash);
+    thaw_buffer_put(own, &run->at, sizeof run->at);
+    thaw_buffer_put(own, &run->decisions, sizeof run->decisions);
+    thaw_buffer_put(own, &run->sums, sizeof run->sums);
+    thaw_buffer_put(own, &run->epoch_tally, sizeof run->epoch_tally);
+    thaw_buffer_put(own, &run->stage_tally, sizeof run->stage_tally);
+    thaw_buffer_i64(own, (int64_t)thaw_history_size(run->history));
+    thaw_buffer_i64(own, (int64_t)thaw_events_size(run->events));
+    thaw_buffer_i64(own, model->n_layers);
+    thaw_buffer_i64(own, run->has_previous);
+    thaw_buffer_put(own, run->previous, (size_t)model->n_layers * sizeof(bool));
     for (int i = 0; i < model->n_layers; i++)
         for (int t = 0; t < model->layers[i].n_tensors; t++) {
             const thaw_tensor *tensor = &model->layers[i].tensors[t];
-            thaw_buffer_i64(out, (int64_t)tensor->count);
-            thaw_buffer_put(out, tensor->data, tensor->count * sizeof(float));
+            thaw_buffer_i64(own, (int64_t)tensor->count);
+            lend(out, tensor->data, tensor->count * sizeof(float));
         }
-    thaw_buffer optimizer = {0};
-    if (run->optimizer)
-        thaw_optimizer_pack(&optimizer, run);
-    const thaw_buffer *state = run->optimizer ? &optimizer : &run->carried;
-    thaw_buffer_i64(out, (int64_t)state->size);
-    thaw_buffer_put(out, state->data, state->size);
-    out->failed = out->failed || state->failed;
-    thaw_buffer_free(&optimizer);
+    size_t size = run->carried.size, n = 0;
+    if (run->optimizer) {
+        size = 0;
+        pack_optimizer(optimizer, run);
+        const thaw_piece *pieces = pieces_of(optimizer, &n);
+        for (size_t i = 0; i < n; i++)
+            size += pieces[i].size;
+        thaw_buffer_i64(own, (int64_t)size);
+        for (size_t i = 0; i < n; i++)
+            lend(out, pieces[i].bytes, pieces[i].size);
+    } else {
+        thaw_buffer_i64(own, (int64_t)size);
+        lend(out, run->carried.data, size);
+    }
     size_t best = run->has_best ? thaw_stage_best_count(run) : 0;
-    thaw_buffer_i64(out, (int64_t)best);
-    thaw_buffer_put(out, run->best, best * sizeof(float));
-    uint64_t hash = thaw_hash(out->data, out->size, 0);
-    thaw_buffer_put(out, &hash, sizeof hash);
+    thaw_buffer_i64(own, (int64_t)best);
+    lend(out, run->best, best * sizeof(float));
+}
+
+/* The state and behind it its hash. */
+static thaw_status write_state(const thaw_run *run, const char *path, const char *job_text) {
+    parts state = {0}, optimizer = {0};
+    size_t n;
+    pack_state(&state, &optimizer, run, job_text);
+    const thaw_piece *pieces = pieces_of(&state, &n);
+    bool failed = parts_failed(&state) || parts_failed(&optimizer);
+    uint64_t hash = failed ? 0 : thaw_hash_pieces(pieces, n, 0);
+    lend(&state, &hash, sizeof hash);
+    pieces = pieces_of(&state, &n);
+    thaw_status status = failed || parts_failed(&state) ? thaw_fail(THAW_RESOURCE, "no memory for a checkpoint")
+                                                        : thaw_io_write_pieces(path, pieces, n);
+    free_parts(&state);
+    free_parts(&optimizer);
+    return status;
 }
 
 /* Names of checkpoints, oldest first; their step is part of the name with fixed width, so the order of names is that of
@@ -146,7 +224,6 @@ static void prune(const char *folder, const char *newest, int64_t keep) {
 }
 
 static thaw_status save_here(thaw_run *run) {
-    thaw_buffer state = {0};
     char *text = thaw_job_text(run->job);
     char *folder = thaw_path_join(run->folder, "checkpoints");
     /* Step, then epochs: the end of an epoch is behind its last step, the end of the run behind that of its last epoch. */
@@ -154,17 +231,14 @@ static thaw_status save_here(thaw_run *run) {
                              (long long)(run->at.total_epochs + run->at.finished));
     char *path = folder && name ? thaw_path_join(folder, name) : NULL;
     thaw_status status = THAW_OK;
-    if (text && path)
-        pack_state(&state, run, text);
-    if (!text || !path || state.failed)
+    if (!text || !path)
         status = thaw_fail(THAW_RESOURCE, "no memory for a checkpoint");
     if (status == THAW_OK)
         status = thaw_io_mkdirs(folder);
     if (status == THAW_OK)
-        status = thaw_io_write_atomic(path, state.data, state.size);
+        status = write_state(run, path, text);
     if (status == THAW_OK)
         prune(folder, name, run->job->checkpoint_keep);
-    thaw_buffer_free(&state);
     thaw_free(text);
     thaw_free(name);
     thaw_free(folder);
@@ -174,9 +248,11 @@ static thaw_status save_here(thaw_run *run) {
 
 thaw_status thaw_checkpoint_save(thaw_run *run) {
     thaw_status status = THAW_OK;
+    double began = thaw_clock();
     if (thaw_comm_rank(run->comm) == 0)
         status = save_here(run);
     run->last_checkpoint = thaw_clock();
+    run->deadline.save = fmax(run->deadline.save, run->last_checkpoint - began);
     return thaw_comm_agree(run->comm, status);
 }
 

@@ -151,7 +151,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
     for (int p = 0; p < parts; p++)
         mine = compute_part(run, begin, images, p, parts, mine);
 
-    control[CONTROL_STOP] = run->options->stop && *run->options->stop;
+    control[CONTROL_STOP] = thaw_stop_wanted(run, step + 1);
     bool last = step + 1 == thaw_batches(run->train->n, job->batch_size);
     if (mine == THAW_OK && !last && control[CONTROL_STOP] == 0.0 && thaw_exchange_overlaps(run->exchange))
         prepare(run, begin);
@@ -215,6 +215,7 @@ thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
         run->at.step++;
         run->at.total_steps++;
         run->epoch_tally.seconds += thaw_clock() - step_started;
+        run->deadline.step = fmax(run->deadline.step, thaw_clock() - step_started);
         show_progress(run, run->at.step, steps, started, before);
         /* behind the last step the epoch is validated first; the caller sees the stop flag again */
         if ((save || stop) && run->at.step < steps) {

@@ -2,6 +2,7 @@
 
 #include "base/memory.h"
 #include "thaw/train.h"
+#include "train/estimate.h"
 #include "train/run.h"
 
 static thaw_status set_up(thaw_inference *inference, thaw_comm *comm, thaw_model *model, const thaw_dataset *dataset,
@@ -22,7 +23,7 @@ static thaw_status set_up(thaw_inference *inference, thaw_comm *comm, thaw_model
 
     thaw_plan_request request = {.model = model, .max_batch = batch};
     THAW_TRY(thaw_plan_compile(&inference->plan, &request));
-    THAW_TRY(thaw_plan_fits(inference->plan, comm, model->name));
+    THAW_TRY(thaw_memory_fits(inference->plan->memory_bytes, comm, model->name));
     THAW_TRY(thaw_engine_create(&inference->engine, inference->plan, model, NULL, NULL, NULL));
     thaw_loader_options options = {
         .shape = {in->dim[0], in->rank > 1 ? in->dim[1] : 0, in->rank > 2 ? in->dim[2] : 0},

@@ -195,7 +195,8 @@ static thaw_status check_stages(thaw_run *run) {
                                      thaw_comm_size(run->comm));
         char *what = thaw_format("stage %s", job->stages[s].name);
         if (status == THAW_OK)
-            status = thaw_plan_fits(plan, run->comm, what ? what : "a stage");
+            status = thaw_memory_fits(thaw_stage_memory_of(plan, job, s, thaw_comm_size(run->comm), &run->samples,
+                                                           run->program).total, run->comm, what ? what : "a stage");
         thaw_free(what);
         thaw_plan_free(plan);
         if (status == THAW_OK && is_root(run))
@@ -272,6 +273,7 @@ thaw_status thaw_run_open(thaw_run *run) {
     if (!job->output_folder)
         return thaw_fail(THAW_USAGE, "%s: output is missing: name the folder for the results, e.g. output: runs/first",
                          job->path);
+    run->program = thaw_program_bytes();
     run->folder = thaw_strdup(job->output_folder);
     THAW_TRY(thaw_comm_agree(run->comm, run->folder ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory")));
     THAW_TRY(thaw_comm_same(run->comm, "the job", thaw_job_hash(job), THAW_MISMATCH));
@@ -287,6 +289,8 @@ thaw_status thaw_run_open(thaw_run *run) {
     THAW_TRY(thaw_comm_agree(run->comm, set_objective(run)));
     THAW_TRY(thaw_comm_agree(run->comm, set_notes(run)));
     THAW_TRY(check_data(run));
+    if (is_root(run))
+        run->samples = thaw_samples_size_of(run->train, run->validation, job);
     THAW_TRY(thaw_comm_agree(run->comm, is_root(run) ? prepare_folder(run) : THAW_OK));
     THAW_TRY(thaw_comm_agree(run->comm, open_logs(run)));
     thaw_decisions_init(&run->decisions);

@@ -4,6 +4,7 @@
 
 #include "base/clock.h"
 #include "base/io.h"
+#include "base/limits.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "graph/freeze.h"
@@ -128,9 +129,7 @@ thaw_status thaw_record_stage(const thaw_run *run) {
     thaw_event_integer(event, "non_trainable_params", plan->frozen_params);
     thaw_event_integer(event, "gradient_bytes", plan->gradient_bytes);
     thaw_event_integer(event, "full_gradient_bytes", plan->full_gradient_bytes);
-    thaw_event_integer(event, "memory_bytes_per_rank",
-                       (int64_t)(plan->memory_bytes + thaw_exchange_memory(plan->buckets, plan->n_buckets,
-                                                                           thaw_comm_size(run->comm))));
+    thaw_event_integer(event, "memory_bytes_per_rank", (int64_t)run->memory.total);
     thaw_event *flop = thaw_event_object(event, "flop"); /* per image */
     thaw_event_number(flop, "forward", plan->forward_flop);
     thaw_event_number(flop, "prefix", plan->prefix_flop);
@@ -171,6 +170,7 @@ thaw_status thaw_record_epoch(const thaw_run *run, const thaw_values *values) {
     thaw_event_integer(event, "exchanged_bytes_if_unfrozen", t->steps * plan->full_gradient_bytes);
     thaw_event_integer(event, "hidden_bytes", t->hidden);
     thaw_event_integer(event, "other_bytes", t->other);
+    thaw_event_integer(event, "peak_memory_bytes", (int64_t)run->peak); /* resident, on the rank that has most, so far */
     thaw_event *phases = thaw_event_object(event, "phases");
     thaw_event_number(phases, "input", t->phases.input);
     thaw_event_number(phases, "prefix", t->phases.prefix);
@@ -188,6 +188,28 @@ thaw_status thaw_record_epoch(const thaw_run *run, const thaw_values *values) {
     return thaw_event_write(run->events, event);
 }
 
+thaw_status thaw_record_memory(const thaw_run *run) {
+    if (!run->events)
+        return THAW_OK;
+    const thaw_plan_memory *m = &run->plan->memory;
+    const thaw_stage_memory *s = &run->memory;
+    const struct {
+        const char *name;
+        size_t bytes;
+    } parts[] = {{"program", s->program}, {"weights", m->weights},     {"packed", m->packed},   {"gradients", m->gradients},
+                 {"optimizer", m->optimizer}, {"boundary", m->boundary}, {"batches", s->batches}, {"index", s->index},
+                 {"best", s->best},       {"prefix", m->prefix},       {"suffix", m->suffix},   {"scratch", m->scratch},
+                 {"file", s->file}};
+    thaw_event *event = thaw_event_begin("memory");
+    thaw_event_text(event, "stage", run->job->stages[run->at.stage].name);
+    thaw_event_integer(event, "memory_bytes_per_rank", (int64_t)s->total);
+    thaw_event_integer(event, "peak_memory_bytes", (int64_t)run->peak);
+    thaw_event *list = thaw_event_object(event, "estimated");
+    for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
+        thaw_event_integer(list, parts[i].name, (int64_t)parts[i].bytes);
+    return thaw_event_write(run->events, event);
+}
+
 void thaw_record_end(const thaw_run *run, thaw_status status) {
     if (!run->events)
         return;
@@ -198,6 +220,8 @@ void thaw_record_end(const thaw_run *run, thaw_status status) {
     thaw_event_number(event, "seconds", thaw_clock() - run->started);
     thaw_event_integer(event, "epochs", run->at.total_epochs);
     thaw_event_integer(event, "steps", run->at.total_steps);
+    const uint64_t peak = thaw_resident_bytes("").peak; /* a run that fails has nobody left to ask */
+    thaw_event_integer(event, "peak_memory_bytes", (int64_t)(peak > run->peak ? peak : run->peak));
     if (thaw_event_write(run->events, event) != THAW_OK && message)
         thaw_fail(status, "%s", message);
     thaw_free(message);

@@ -10,6 +10,8 @@ thaw_status thaw_record_start(const thaw_run *run, bool resumed);
 thaw_status thaw_record_stage(const thaw_run *run);
 /* The epoch that has just ended: values, bytes, seconds by phase, and what freezing avoided. */
 thaw_status thaw_record_epoch(const thaw_run *run, const thaw_values *values);
+/* The memory of the stage that ends: estimated, and the peak of the run so far. */
+thaw_status thaw_record_memory(const thaw_run *run);
 /* The last line. A failure to write it is not reported: the run's own status matters more. */
 void thaw_record_end(const thaw_run *run, thaw_status status);
 #endif

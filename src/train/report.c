@@ -79,6 +79,9 @@ void thaw_report_stage(const thaw_run *run) {
     const thaw_tally *tally = &run->stage_tally;
     thaw_info("  %-34s %12s %12s %8.1f%%", "exchanged by this rank", thaw_bytes_text((double)tally->exchanged, a),
               thaw_bytes_text((double)tally->steps * (double)plan->full_gradient_bytes, b), part);
+    if (run->peak)
+        thaw_info("  peak memory of a rank so far: %s; this stage was estimated at %s", thaw_bytes_text((double)run->peak, a),
+                  thaw_bytes_text((double)run->memory.total, b));
     const thaw_phases *t = &tally->phases;
     thaw_info("  seconds: input %.2f, prefix %.2f, suffix %.2f, backward %.2f, exchange wait %.2f, update %.2f", t->input,
               t->prefix, t->suffix, t->backward, t->wait, t->update);

@@ -1,6 +1,7 @@
 /* The whole run: open, walk stages and epochs, decide, save, write the result. */
 #include "train/run.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -22,6 +23,8 @@ static thaw_status write_model(thaw_run *run, const char *name, bool missing) {
         bool wanted = !missing || (path && !thaw_io_exists(path));
         if (!path)
             status = thaw_fail(THAW_RESOURCE, "no memory to write %s", name);
+        if (wanted && run->engine)
+            thaw_engine_rest(run->engine); /* the file takes the place of activations in memory */
         if (status == THAW_OK && wanted)
             status = thaw_keras_write_image(&bytes, &size, run->model, run->trainable);
         if (status == THAW_OK && wanted)
@@ -118,6 +121,7 @@ static thaw_status do_epoch(thaw_run *run, bool *stopped, bool *ended) {
     THAW_TRY(thaw_epoch_train(run, stopped));
     if (*stopped)
         return THAW_OK;
+    double trained = thaw_clock();
     if (run->validation)
         THAW_TRY(thaw_epoch_validate(run, &validation));
     THAW_TRY(thaw_stage_verify(run, false));
@@ -125,6 +129,7 @@ static thaw_status do_epoch(thaw_run *run, bool *stopped, bool *ended) {
     thaw_verdict verdict = thaw_decide(&run->decisions, run->job, stage, run->at.epoch, &values,
                                        run->optimizer->learning_rate);
     add_tally(&run->stage_tally, &run->epoch_tally);
+    THAW_TRY(thaw_stage_measure(run));
     THAW_TRY(write_epoch(run, &values));
     THAW_TRY(follow(run, &verdict));
 
@@ -133,7 +138,8 @@ static thaw_status do_epoch(thaw_run *run, bool *stopped, bool *ended) {
     run->at.step = 0;
     run->sums = (thaw_sums){0};
     *ended = verdict.stop || run->at.epoch == stage->epochs;
-    double stop = run->options->stop && *run->options->stop;
+    run->deadline.turn = fmax(run->deadline.turn, thaw_clock() - trained);
+    double stop = thaw_stop_wanted(run, 0);
     THAW_TRY(thaw_comm_max(run->comm, &stop, 1));
     bool due = run->job->checkpoint_epochs > 0 && run->at.total_epochs % run->job->checkpoint_epochs == 0;
     *stopped = stop > 0.0;
@@ -167,8 +173,10 @@ static thaw_status walk(thaw_run *run) {
     while (run->at.stage < run->job->n_stages) {
         THAW_TRY(do_stage(run, &stopped));
         if (stopped && run->at.stage < run->job->n_stages)
-            return thaw_fail(THAW_STOPPED, "stopped on request after step %lld; a checkpoint is in %s/checkpoints, run the "
-                                           "same command to resume", (long long)run->at.total_steps, run->folder);
+            return thaw_fail(THAW_STOPPED, "stopped %s after step %lld; a checkpoint is in %s/checkpoints, run the same "
+                                           "command to resume",
+                             run->deadline.reached ? "before the end of the allocation" : "on request",
+                             (long long)run->at.total_steps, run->folder);
     }
     THAW_TRY(write_model(run, "model.h5", false));
     run->at.finished = 1;
@@ -238,6 +246,7 @@ thaw_status thaw_train(thaw_comm *comm, const thaw_job *job, const thaw_train_op
     thaw_run run = {.comm = comm, .job = job, .options = options, .started = thaw_clock()};
     bool resumed = false;
     run.last_checkpoint = run.last_progress = run.started;
+    thaw_deadline_open(&run);
     thaw_status status = thaw_run_open(&run);
     if (status == THAW_OK && !(options->resume && strcmp(options->resume, "never") == 0))
         status = thaw_checkpoint_load(&run, &resumed);

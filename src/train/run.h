@@ -6,6 +6,7 @@
  *   epoch.c       steps of an epoch, validation
  *   cache.c       the boundary cache (cache.h)
  *   checkpoint.c  the state as bytes, and back
+ *   deadline.c    the end of the allocation: when to save and stop
  *   report.c      what was avoided by freezing; the Keras snippet */
 #ifndef THAW_TRAIN_RUN_H
 #define THAW_TRAIN_RUN_H
@@ -15,6 +16,7 @@
 #include "job/job.h"
 #include "thaw/train.h"
 #include "train/decide.h"
+#include "train/estimate.h"
 #include "train/events.h"
 #include "train/history.h"
 #include "train/loss.h"
@@ -45,6 +47,13 @@ typedef struct thaw_position {
     int64_t finished; /* 1: all stages are done */
 } thaw_position;
 
+/* When this process has to have saved, in thaw_clock(), and how long the things took that can come before. */
+typedef struct thaw_deadline {
+    double end;              /* of the allocation, less checkpoint.before_end; 0: none */
+    double step, turn, save; /* longest so far: a step; behind an epoch's last step until the next; a checkpoint */
+    bool reached;            /* it made the run stop (rank 0) */
+} thaw_deadline;
+
 typedef struct thaw_cache thaw_cache;
 
 enum { THAW_CONTROL_WORDS = 4 }; /* that go over the ranks with the sums of a step */
@@ -61,6 +70,8 @@ typedef struct thaw_run {
     float *class_weight; /* per class, or NULL */
     char *folder;        /* output */
     char *hosts;         /* of all ranks, P texts one behind the other; on rank 0 */
+    size_t program;               /* bytes of this process before the run took any */
+    thaw_samples_size samples;    /* on rank 0, once the data is open */
 
     thaw_position at;
     thaw_decisions decisions;
@@ -90,6 +101,8 @@ typedef struct thaw_run {
     thaw_cache *cache, *validation_cache; /* kept from stage to stage; NULL: cache.mode off, no validation */
     int64_t *order, *mine, *starts; /* of a pass over the larger dataset: n, n, batches+1 entries */
     thaw_tally epoch_tally, stage_tally;
+    thaw_stage_memory memory; /* estimated, on rank 0 */
+    uint64_t peak; /* bytes that were resident at most on any rank, since the start of the process */
 
     /* State of an optimizer that waits for its stage (resume, keep_state), packed by tensor name. */
     thaw_buffer carried;
@@ -99,6 +112,7 @@ typedef struct thaw_run {
     uint64_t history_size, events_size; /* at the checkpoint that was loaded; 0 without */
     bool recording;                     /* the log has this process' "start" */
     double started, last_checkpoint, last_progress;
+    thaw_deadline deadline;
 } thaw_run;
 
 /* open.c */
@@ -107,15 +121,12 @@ thaw_status thaw_run_open(thaw_run *run);
 void thaw_run_close(thaw_run *run); /* also after a failure. Collective. */
 
 /* stage.c */
-/* The plan's estimate against the memory of this host, on which several ranks may run. THAW_RESOURCE. */
-thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what);
-/* Images over all ranks that go through the engine at once: in a training step, in validation. */
-int64_t thaw_part_images(const thaw_job *job);
-int64_t thaw_validation_images(const thaw_job *job);
-/* Decoding threads of a rank; `given` 0 chooses. */
-int thaw_decoding_threads(int64_t given);
+/* Bytes of a rank against the memory of this host, on which several ranks may run. THAW_RESOURCE. */
+thaw_status thaw_memory_fits(size_t bytes, const thaw_comm *comm, const char *what);
 /* How samples are read for epochs of the stage, when nothing is cached. */
 thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validation);
+/* Takes the largest peak of all ranks' resident sets into run->peak. Collective. */
+thaw_status thaw_stage_measure(thaw_run *run);
 /* Loaders of the stage, instead of those that are there: labels alone where the cache has the rest. Collective. */
 thaw_status thaw_stage_make_loaders(thaw_run *run);
 thaw_status thaw_stage_begin(thaw_run *run); /* for run->at.stage; takes in run->carried on resume. Collective. */
@@ -148,6 +159,12 @@ thaw_status thaw_checkpoint_load(thaw_run *run, bool *found);
 /* Optimizer state by tensor name into / from run->carried. */
 void thaw_optimizer_pack(thaw_buffer *out, const thaw_run *run);
 thaw_status thaw_optimizer_unpack(thaw_run *run, const thaw_buffer *from, bool rates);
+
+/* deadline.c */
+void thaw_deadline_open(thaw_run *run); /* from options->end_time, with a word to the user */
+/* This rank has to stop: a signal, or on rank 0 no time for what comes before the next question. `step`: the next one of the
+ * epoch. Ranks may differ, so what they say is reduced before anybody acts. */
+bool thaw_stop_wanted(thaw_run *run, int64_t step);
 
 /* report.c */
 const char *thaw_bytes_text(double bytes, char text[32]); /* "1.23 MB" */

@@ -4,8 +4,9 @@
 #include <unistd.h>
 
 #include "base/memory.h"
-#include "base/threads.h"
+#include "base/limits.h"
 #include "train/cache.h"
+#include "train/record.h"
 #include "train/run.h"
 
 static void hook_poll(void *payload) {
@@ -45,28 +46,14 @@ static void hook_reduce_sum(void *payload, double *values, size_t count) {
         run->exchange_status = status;
 }
 
-int64_t thaw_part_images(const thaw_job *job) { return (job->batch_size + job->accumulate - 1) / job->accumulate; }
-
-int64_t thaw_validation_images(const thaw_job *job) {
-    return job->validation_batch_size ? job->validation_batch_size : thaw_part_images(job);
-}
-
-thaw_status thaw_plan_fits(const thaw_plan *plan, const thaw_comm *comm, const char *what) {
+thaw_status thaw_memory_fits(size_t bytes, const thaw_comm *comm, const char *what) {
     double total = (double)sysconf(_SC_PHYS_PAGES) * (double)sysconf(_SC_PAGESIZE);
-    double one = (double)plan->memory_bytes +
-                 (double)thaw_exchange_memory(plan->buckets, plan->n_buckets, thaw_comm_size(comm));
-    if (one * (double)thaw_comm_local_size(comm) > total)
+    double wanted = (double)bytes * (double)thaw_comm_local_size(comm);
+    if (wanted > total)
         return thaw_fail(THAW_RESOURCE, "%s needs %.2f GiB on each of %d ranks of this host, which has %.2f GiB: use a smaller "
                                         "batch size or spread the ranks over more hosts",
-                         what, one / 0x1p30, thaw_comm_local_size(comm), total / 0x1p30);
+                         what, (double)bytes / 0x1p30, thaw_comm_local_size(comm), total / 0x1p30);
     return THAW_OK;
-}
-
-int thaw_decoding_threads(int64_t given) {
-    if (given > 0)
-        return (int)given;
-    int threads = thaw_threads(); /* decoding hides behind the kernels: a share of their threads is enough */
-    return threads > 4 ? threads / 4 : 1;
 }
 
 static thaw_status make_segments(thaw_run *run) {
@@ -123,6 +110,13 @@ thaw_status thaw_stage_make_loaders(thaw_run *run) {
     return thaw_comm_agree(run->comm, status);
 }
 
+thaw_status thaw_stage_measure(thaw_run *run) {
+    double peak = (double)thaw_resident_bytes("").peak;
+    THAW_TRY(thaw_comm_max(run->comm, &peak, 1));
+    run->peak = (uint64_t)peak;
+    return THAW_OK;
+}
+
 /* Order and shares of a pass, for the larger dataset: an epoch allocates nothing. */
 static thaw_status make_order(thaw_run *run) {
     const thaw_job *job = run->job;
@@ -166,14 +160,7 @@ thaw_status thaw_stage_finite(const thaw_run *run) {
                      run->job->stages[run->at.stage].name, (long long)run->at.epoch + 1, (long long)run->at.step);
 }
 
-size_t thaw_stage_best_count(const thaw_run *run) {
-    size_t count = run->plan->count;
-    for (int i = 0; i < run->model->n_layers; i++)
-        for (int t = 0; run->batch_statistics[i] && t < run->model->layers[i].n_tensors; t++)
-            if (run->model->layers[i].tensors[t].statistic)
-                count += run->model->layers[i].tensors[t].count;
-    return count;
-}
+size_t thaw_stage_best_count(const thaw_run *run) { return thaw_best_floats(run->plan); }
 
 /* Walks the best copy: flat parameters first, then moving statistics in layer order. */
 static void copy_best(thaw_run *run, bool save) {
@@ -226,6 +213,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     if (status != THAW_OK)
         return status;
     thaw_plan *plan = run->plan;
+    run->memory = thaw_stage_memory_of(plan, run->job, (int)run->at.stage, thaw_comm_size(run->comm), &run->samples,
+                                       run->program);
     THAW_TRY(thaw_comm_same(run->comm, "the plan of the stage", thaw_plan_hash(plan), THAW_REPLICAS));
     run->parameters = thaw_comm_alloc(run->comm, plan->count);
     run->gradients = thaw_comm_alloc(run->comm, plan->count);
@@ -285,6 +274,8 @@ static thaw_status carry(thaw_run *run) {
 
 thaw_status thaw_stage_end(thaw_run *run) {
     THAW_TRY(thaw_stage_verify(run, true));
+    THAW_TRY(thaw_stage_measure(run));
+    THAW_TRY(thaw_comm_agree(run->comm, thaw_record_memory(run)));
     thaw_report_stage(run);
     THAW_TRY(thaw_comm_agree(run->comm, carry(run)));
     memcpy(run->previous, run->trainable, (size_t)run->model->n_layers * sizeof(bool));

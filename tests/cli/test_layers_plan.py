@@ -73,9 +73,9 @@ class Layers(harness.Case):
 
 
 class Plan(harness.Case):
-    def plan(self, *arguments, **options):
+    def plan(self, *arguments, probe=False, **options):
         path = harness.write_job(self.path("job.yaml"), CATS)
-        return self.succeed("plan", path, "--json", *arguments, **options).json
+        return self.succeed("plan", path, "--json", *(() if probe else ("--no-probe",)), *arguments, **options).json
 
     def check(self, stage, name, trainable, frozen, gradient):
         self.assertEqual(stage["name"], name)
@@ -123,6 +123,37 @@ class Plan(harness.Case):
         self.plan(cwd=self.dir)
         self.assertEqual(sorted(os.listdir(self.dir)), before)
 
+    def test_sbatch(self):
+        """The lines that a SLURM script begins with follow from the plan; what is not known is commented out."""
+        path = harness.write_job(self.path("job.yaml"), CATS)
+
+        def lines(*arguments):
+            out = self.succeed("plan", path, "--sbatch", *arguments).out.splitlines()
+            self.assertEqual([line for line in out if not line.startswith(("#SBATCH --", "##SBATCH --", "# "))], [])
+            for line in out:
+                if line.startswith("##SBATCH"):
+                    self.assertIn("# not known", line)
+            return dict(line[10:].split("=", 1) for line in out if line.startswith("#SBATCH --"))
+        stages = self.plan("--ranks", "6")["stages"]
+        rank = max(s["memory_bytes_per_rank"] for s in stages)
+        found = lines("--ranks", "6", "--ranks-per-node", "4", "--cpus-per-task", "8")
+        self.assertEqual((found["nodes"], found["ntasks"], found["ntasks-per-node"], found["cpus-per-task"]),
+                         ("2", "6", "4", "8"))
+        memory = int(found["mem"].rstrip("M")) * 2 ** 20
+        self.assertGreater(memory, 1.2 * 4 * rank)
+        self.assertLess(memory, 1.4 * 4 * (rank + 200e6))
+        self.assertEqual("time" in found, all(s.get("seconds_per_epoch") is not None for s in stages))
+        self.assertEqual(set(lines("--ranks", "6")) - {"time"}, {"ntasks"})
+        self.assertEqual(set(lines("--ranks", "6", "--cpus-per-task", "8")) - {"time"},
+                         {"ntasks", "cpus-per-task", "mem-per-cpu"})
+        self.assertEqual(lines("--ranks", "2", "--ranks-per-node", "4")["ntasks-per-node"], "2")
+        for wrong, words in ((("--ranks-per-node", "2"), "--sbatch"), (("--sbatch", "--json"), "give one"),
+                             (("--sbatch", "--ranks", "1,2"), "one number"),
+                             (("--sbatch", "--cpus-per-task", "0"), "from 1")):
+            result = harness.run("plan", path, *wrong)
+            self.assertEqual((result.status, len(result.messages)), (64, 1), str(result))
+            self.assertIn(words, result.messages[0])
+
     def test_ranks(self):
         self.succeed("plan", harness.write_job(self.path("job.yaml"), CATS), "--ranks", "1,2,4,8", "--json").json
         self.assertIn("block5_conv1", self.succeed("plan", self.path("job.yaml"), "--ranks", "1,2").out)
@@ -131,7 +162,7 @@ class Plan(harness.Case):
         """Figures of the alpha-beta model against those that follow from its own pace."""
         small = ("--set", "model.input_shape=[32,32,3]", "--ranks", "1,2,3,4,12,16,64")
         for network, latency, rate in (("1ns,1e18", 1e-9, 1e18), ("50us,1Gbit", 50e-6, 0.125e9), ("1e-4,100kB", 1e-4, 1e5)):
-            plan = self.plan(*small, "--network", network)
+            plan = self.plan(*small, "--network", network, probe=True)
             for stage in plan["stages"]:
                 pace, bytes_ = stage["pace"], stage["gradient_bytes"]
                 rows = {row["ranks"]: row for row in stage["by_ranks"]}
@@ -169,6 +200,10 @@ class Plan(harness.Case):
             result = harness.run("plan", path, "--network", text)
             self.assertEqual(result.status, 64, str(result))
             self.assertIn("--network: expected LATENCY,BANDWIDTH", result.messages[0])
+        for other in ("--no-probe", "--sbatch"):
+            result = harness.run("plan", path, "--network", "2us,100Gbit", other)
+            self.assertEqual(result.status, 64, str(result))
+            self.assertIn("--network", result.messages[0])
 
 
 if __name__ == "__main__":

@@ -156,9 +156,11 @@ static void check_schemes(thaw_comm *comm) {
         size_t largest;
     } cases[] = {{1, 0, 8, 100}, {37, 1, 8, 500}, {37, 3, 12, 1500}, {1024, 3, 24, 30000}, {0, 0, 24, 30000}};
     uint64_t draw = mix(seed);
-    for (int scheme = THAW_SCHEME_AUTO; scheme <= THAW_SCHEME_HALVING; scheme++)
+    for (int scheme = THAW_SCHEME_AUTO; scheme <= THAW_SCHEME_HALVING + 2; scheme++) /* behind it: halving of other groups */
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
-            const thaw_allreduce_options options = {(thaw_scheme)scheme, cases[i].chunk, cases[i].window};
+            const int levels = scheme > THAW_SCHEME_HALVING ? scheme - THAW_SCHEME_HALVING : 0;
+            const thaw_allreduce_options options = {levels ? THAW_SCHEME_HALVING : (thaw_scheme)scheme, cases[i].chunk,
+                                                    cases[i].window, levels};
             check_steps(comm, &options, cases[i].buckets, cases[i].largest, draw = mix(draw));
         }
     /* More chunks of the usual size than go at once, in every scheme that is chosen for such. */
@@ -211,7 +213,7 @@ static void check_mpi(thaw_comm *comm) {
 
 static void check_refusals(thaw_comm *comm) {
     const thaw_bucket bucket = {0, 64, 64};
-    const thaw_allreduce_options wide = {THAW_SCHEME_AUTO, 0, 1000}, long_chunk = {THAW_SCHEME_AUTO, (size_t)1 << 40, 0};
+    const thaw_allreduce_options wide = {.window = 1000}, long_chunk = {.chunk = (size_t)1 << 40};
     float *block = thaw_comm_alloc(comm, 64);
     thaw_exchange *exchange = NULL;
     if (size > 1) {

@@ -106,8 +106,8 @@ class Kill(harness.Case):
         self.assertGreaterEqual(len(interrupted), KILLS // 2, str(interrupted))
 
     def test_stop_and_resume(self):
-        """SIGUSR1 (what a batch system sends before the end of the time limit) and SIGTERM at one rank."""
-        for number, which in ((signal.SIGUSR1, 0), (signal.SIGTERM, 1)):
+        """SIGUSR1 or SIGUSR2 (what a batch system sends before the end of the time limit) and SIGTERM at one rank."""
+        for number, which in ((signal.SIGUSR1, 0), (signal.SIGUSR2, 1), (signal.SIGTERM, 1)):
             folder = self.path("run-%d" % number)
             process = harness.start(self.arguments(folder), ranks=2)
             self.wait_for_epochs(folder)

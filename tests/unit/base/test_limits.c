@@ -84,8 +84,39 @@ static void test_slurm(void **state) {
     expect_left(1, 199ull << 20, "SLURM");
 }
 
+static void test_resident(void **state) {
+    (void)state;
+    put("proc/self/status", "Name: thaw\nVmHWM:     2048 kB\nVmRSS:     1024 kB\n");
+    thaw_resident resident = thaw_resident_bytes(folder);
+    assert_int_equal(resident.now, 1 << 20);
+    assert_int_equal(resident.peak, 2 << 20);
+    put("proc/self/status", "Name: thaw\n");
+    resident = thaw_resident_bytes(folder);
+    assert_true(resident.now == 0 && resident.peak == 0);
+}
+
+/* What rests is not resident; the block can be written again. */
+static void test_rest(void **state) {
+    (void)state;
+    const uint64_t size = 64ull << 20, slack = 8ull << 20; /* sanitizers keep notes of their own */
+    const uint64_t before = thaw_resident_bytes("").now;
+    char *block = thaw_malloc(size), *small = thaw_malloc(100);
+    memset(block, 1, size);
+    memset(small, 1, 100);
+    assert_true(thaw_resident_bytes("").now >= before + size - slack);
+    thaw_memory_rest(block);
+    thaw_memory_rest(small);
+    thaw_memory_rest(NULL);
+    assert_true(thaw_resident_bytes("").now <= before + slack + size / 8);
+    memset(block, 2, size);
+    assert_true(block[0] == 2 && block[size - 1] == 2 && small[99] == 1);
+    thaw_free(block);
+    thaw_free(small);
+}
+
 int main(void) {
 #define RUN(test) cmocka_unit_test_setup(test, fresh)
-    const struct CMUnitTest tests[] = {RUN(test_host), RUN(test_second_groups), RUN(test_first_groups), RUN(test_slurm)};
+    const struct CMUnitTest tests[] = {RUN(test_host), RUN(test_second_groups), RUN(test_first_groups), RUN(test_slurm),
+                                       RUN(test_resident), RUN(test_rest)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

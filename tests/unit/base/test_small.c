@@ -1,7 +1,9 @@
 /* Threads, log, clock, hash. */
 #include <fenv.h>
+#include <math.h>
 #include <omp.h>
 #include <sched.h>
+#include <time.h>
 
 #include "base_case.h"
 
@@ -96,6 +98,7 @@ static void test_clock(void **state) {
     assert_true(thaw_clock() == 12.5);
     thaw_clock_set(NULL);
     assert_true(thaw_clock() >= b && thaw_clock() != 12.5);
+    assert_true(fabs(thaw_clock_unix() - (double)time(NULL)) < 5.0);
 }
 
 /* Known answers of XXH3 (xxHash 0.8: XXH3_64bits of nothing and of "abc" with seed 0). */
@@ -105,6 +108,10 @@ static void test_hash(void **state) {
     assert_true(thaw_hash("abc", 3, 0) == UINT64_C(0x78af5f94892f3950));
     assert_true(thaw_hash_text("abc", 0) == thaw_hash("abc", 3, 0));
     assert_true(thaw_hash("abc", 3, 1) != thaw_hash("abc", 3, 0));
+    const thaw_piece pieces[] = {{"a", 1}, {NULL, 0}, {"bc", 2}};
+    assert_true(thaw_hash_pieces(pieces, 3, 0) == thaw_hash("abc", 3, 0));
+    assert_true(thaw_hash_pieces(pieces, 3, 7) == thaw_hash("abc", 3, 7));
+    assert_true(thaw_hash_pieces(pieces, 0, 0) == thaw_hash("", 0, 0));
     assert_true(thaw_hash_text("b", thaw_hash_text("a", 0)) != thaw_hash_text("a", thaw_hash_text("b", 0)));
 }
 

@@ -244,6 +244,27 @@ static void test_image_alone(void **state) {
         }
 }
 
+/* A prefix that takes the batch in pieces gives the step the same bits, also after its memory has rested. */
+static void test_pieces(void **state) {
+    (void)state;
+    int with_prefix = 0;
+    for (int i = 0; i < N_NETWORKS; i++) {
+        setup *s = set_up_network(&NETWORKS[i], NULL);
+        with_prefix += s->plan->n_boundary > 0;
+        double loss = run_step(s, true);
+        float *whole = copy(s->gradients, s->plan->count);
+        for (int64_t piece = 1; piece < IMAGES; piece++) {
+            s->plan->prefix_batch = piece;
+            thaw_engine_rest(s->engine);
+            if (run_step(s, true) != loss || memcmp(s->gradients, whole, s->plan->count * sizeof(float)))
+                fail_msg("%s: other bits in pieces of %d images", NETWORKS[i].name, (int)piece);
+        }
+        thaw_free(whole);
+        tear_down(s);
+    }
+    assert_true(with_prefix > 3);
+}
+
 static void test_nothing_allocated(void **state) {
     (void)state;
     for (int i = 0; i < N_NETWORKS; i++) {
@@ -526,7 +547,7 @@ int main(void) {
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_forms),
         cmocka_unit_test(test_image_alone),
-        cmocka_unit_test(test_nothing_allocated),
+        cmocka_unit_test(test_pieces), cmocka_unit_test(test_nothing_allocated),
         cmocka_unit_test(test_no_images),
         cmocka_unit_test(test_buckets),
         cmocka_unit_test(test_parameters),

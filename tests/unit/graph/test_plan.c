@@ -104,6 +104,17 @@ static void test_vgg16(void **state) {
     assert_true(head->memory_bytes < fine->memory_bytes && fine->memory_bytes < whole->memory_bytes);
     assert_int_equal(head->memory_bytes, a->weights + a->packed + a->gradients + a->optimizer + a->prefix + a->boundary +
                                              a->suffix + a->scratch + a->input);
+    /* A large batch passes the frozen layers in pieces, unless they are all there is. */
+    thaw_plan *large = compile(m, NULL, 64, 1), *all_of_it = NULL;
+    thaw_plan_request inference = {m, NULL, NULL, 64, 0, 1};
+    OK(thaw_plan_compile(&all_of_it, &inference));
+    assert_int_equal(head->prefix_batch, 8);
+    assert_int_equal(large->prefix_batch, 22); /* 64 images in three pieces of two maps each */
+    assert_int_equal(large->memory.prefix, 2u * 22 * 150 * 150 * 64 * 4);
+    assert_int_equal(large->memory.boundary, 8 * a->boundary);
+    assert_int_equal(all_of_it->prefix_batch, 64);
+    thaw_plan_free(large);
+    thaw_plan_free(all_of_it);
     thaw_plan_free(head);
     thaw_plan_free(fine);
     thaw_plan_free(whole);

@@ -112,6 +112,7 @@ static void test_defaults(void **state) {
     assert_int_equal(job->checkpoint_epochs, 1);
     assert_true(job->checkpoint_minutes == 10);
     assert_int_equal(job->checkpoint_keep, 2);
+    assert_true(job->checkpoint_before_end == 120);
     assert_null(job->output_folder);
     assert_string_equal(job->exchange, "auto");
     assert_int_equal(job->accumulate, 1);

@@ -45,7 +45,7 @@ static const char *const FULL =
     "    optimizer: {name: adamw, learning_rate: 0.30000000000000004, weight_decay: 1e-30, global_clipnorm: 2}\n"
     "    reduce_lr_on_plateau: {factor: 0.3333333333333333, min_lr: 1e-9, cooldown: 2}\n"
     "  - {name: second stage, freeze: none, early_stopping: none, optimizer: {name: sgd, keep_state: true}}\n"
-    "checkpoint: {every_epochs: 0, every_minutes: 2.5, keep: 5}\n"
+    "checkpoint: {every_epochs: 0, every_minutes: 2.5, keep: 5, before_end: 45.5}\n"
     "cache: {mode: off, memory: 1.5 GiB, dir: rows}\n"
     "exchange: mpi\n"
     "output: out\n";
@@ -112,6 +112,7 @@ static void test_hash(void **state) {
                                           "checkpoint.every_epochs=4",
                                           "checkpoint.every_minutes=0",
                                           "checkpoint.keep=3",
+                                          "checkpoint.before_end=0",
                                           "data.threads=1",
                                           "data.prefetch=2",
                                           "cache=memory",

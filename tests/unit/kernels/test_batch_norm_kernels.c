@@ -228,27 +228,28 @@ static void test_moving_backward(void **state) {
     (void)state;
     const thaw_kernels *fast = thaw_kernels_fast(), *ref = thaw_kernels_reference();
     for (int64_t rows = 0; rows <= 3000; rows = rows * 7 + 1)
-        for (int plain = 0; plain < 2; plain++) {
+        for (int plain = 0; plain < 4; plain++) {
             int64_t c = 30, count = rows * c;
+            float *y = plain < 2 ? NULL : integers(count, 2); /* of a relu behind */
             float *x = integers(count, 5), *dy = integers(count, 5), *mean = integers(c, 3), *inv_std = integers(c, 2);
-            float *gamma = plain ? NULL : integers(c, 3), *da = integers(count, 9), *db = copy_of(da, count);
+            float *gamma = plain % 2 ? NULL : integers(c, 3), *da = integers(count, 9), *db = copy_of(da, count);
             float *ga = unset(c), *gb = unset(c), *ba = unset(c), *bb = unset(c);
             void *sa = scratch_of(fast->batch_norm_scratch(rows, c, 1)), *sb = scratch_of(ref->batch_norm_scratch(rows, c, 1));
             for (int accumulate = 1; accumulate >= 0; accumulate--) {
-                fast->batch_norm_moving_backward(rows, c, x, gamma, mean, inv_std, dy, da, accumulate != 0, ga, ba, sa);
-                ref->batch_norm_moving_backward(rows, c, x, gamma, mean, inv_std, dy, db, accumulate != 0, gb, bb, sb);
+                fast->batch_norm_moving_backward(rows, c, x, y, gamma, mean, inv_std, dy, da, accumulate != 0, ga, ba, sa);
+                ref->batch_norm_moving_backward(rows, c, x, y, gamma, mean, inv_std, dy, db, accumulate != 0, gb, bb, sb);
                 assert_same(da, db, count, "dx");
                 assert_same(ga, gb, c, "dgamma");
                 assert_same(ba, bb, c, "dbeta");
             }
             /* Only dx: x and mean are not read. */
-            fast->batch_norm_moving_backward(rows, c, NULL, gamma, NULL, inv_std, dy, da, false, NULL, NULL, sa);
+            fast->batch_norm_moving_backward(rows, c, NULL, y, gamma, NULL, inv_std, dy, da, false, NULL, NULL, sa);
             assert_same(da, db, count, "dx alone");
-            ref->batch_norm_moving_backward(rows, c, NULL, gamma, NULL, inv_std, dy, da, false, NULL, NULL, sb);
+            ref->batch_norm_moving_backward(rows, c, NULL, y, gamma, NULL, inv_std, dy, da, false, NULL, NULL, sb);
             assert_same(da, db, count, "dx alone");
-            fast->batch_norm_moving_backward(rows, c, NULL, gamma, NULL, inv_std, dy, NULL, false, NULL, ba, sa);
+            fast->batch_norm_moving_backward(rows, c, NULL, y, gamma, NULL, inv_std, dy, NULL, false, NULL, ba, sa);
             assert_same(ba, bb, c, "dbeta alone");
-            float *all[] = {x, dy, mean, inv_std, gamma, da, db, ga, gb, ba, bb};
+            float *all[] = {x, y, dy, mean, inv_std, gamma, da, db, ga, gb, ba, bb};
             for (size_t i = 0; i < sizeof all / sizeof *all; i++)
                 thaw_free(all[i]);
             thaw_free(sa), thaw_free(sb);

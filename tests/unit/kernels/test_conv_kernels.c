@@ -84,7 +84,9 @@ static void compare_packed(const conv_case *t, int64_t n, const float *x, const 
     for (int64_t i = 0; i < kernel_of(s); i++)
         scaled[i] *= (float)scale[i % s->cout];
     fast->conv_pack(s, false, kernel, scale, packed);
-    fast->conv_forward_packed(s, n, x, packed, bias, NULL, THAW_ACTIVATION_LINEAR, a, scratch);
+    void *less = scratch_of(fast->conv_forward_scratch(s));
+    fast->conv_forward_packed(s, n, x, packed, bias, NULL, THAW_ACTIVATION_LINEAR, a, less);
+    thaw_free(less);
     ref->conv_forward(s, n, x, scaled, bias, THAW_ACTIVATION_LINEAR, b, NULL);
     assert_same(a, b, out, t->name);
     thaw_free(scale);
@@ -99,10 +101,11 @@ static void compare(const conv_case *t, int64_t n) {
     int64_t in = n * input_of(s), out = n * output_of(s), size = kernel_of(s);
     float *x = integers(in, 3), *dy = integers(out, 3), *kernel = integers(size, 3), *bias = integers(s->cout, 3);
     float *a = unset(out), *b = unset(out);
-    void *scratch = scratch_of(fast->conv_scratch(s, n));
+    void *scratch = scratch_of(fast->conv_scratch(s, n)), *less = scratch_of(fast->conv_forward_scratch(s));
+    assert_true(fast->conv_forward_scratch(s) <= fast->conv_scratch(s, n));
     for (int with_bias = 0; with_bias < 2; with_bias++)
         for (int act = THAW_ACTIVATION_LINEAR; act <= THAW_ACTIVATION_RELU6; act++) {
-            fast->conv_forward(s, n, x, kernel, with_bias ? bias : NULL, (thaw_activation)act, a, scratch);
+            fast->conv_forward(s, n, x, kernel, with_bias ? bias : NULL, (thaw_activation)act, a, less);
             ref->conv_forward(s, n, x, kernel, with_bias ? bias : NULL, (thaw_activation)act, b, NULL);
             assert_same(a, b, out, t->name);
         }
@@ -132,7 +135,7 @@ static void compare(const conv_case *t, int64_t n) {
     float *all[] = {x, dy, kernel, bias, a, b, dxa, dxb, dka, dkb, dba, dbb};
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         thaw_free(all[i]);
-    thaw_free(scratch);
+    thaw_free(scratch), thaw_free(less);
 }
 
 static void test_fast_equals_reference(void **state) {

@@ -13,6 +13,7 @@
 
 static thaw_comm *comm;
 static volatile sig_atomic_t stop_flag;
+static double end_time; /* of the allocation; 0: none */
 
 /* The job of a parity case with its output in `folder`, and changes as --set takes them. */
 static thaw_job *job_of(const char *name, const char *folder, const char *const *set, int n_set) {
@@ -33,7 +34,7 @@ static thaw_job *job_of(const char *name, const char *folder, const char *const 
 }
 
 static thaw_status train(const thaw_job *job, const char *resume) {
-    thaw_train_options options = {.resume = resume, .stop = &stop_flag};
+    thaw_train_options options = {.resume = resume, .stop = &stop_flag, .end_time = end_time};
     return thaw_train(comm, job, &options);
 }
 
@@ -80,6 +81,7 @@ static int make_folders(void **state) {
     snprintf(first, sizeof first, "%s", temporary_folder());
     snprintf(second, sizeof second, "%s", temporary_folder());
     stop_flag = 0;
+    end_time = 0.0;
     catch_warnings();
     return 0;
 }
@@ -208,6 +210,54 @@ static void test_stop_and_resume(void **state) {
         remove_folder(second);
     }
     assert_int_equal(mkdir(second, 0777), 0);
+}
+
+/* Allocations of 150 and 200 readings of the clock, one behind the other; of the 20 that shall be left, some go by between the
+ * checkpoint and the return. */
+static void test_end_of_allocation(void **state) {
+    (void)state;
+    const char *set[N_BUSY + 2];
+    memcpy(set, busy, sizeof busy);
+    set[N_BUSY] = "stages.0.optimizer={name: sgd, learning_rate: 0.01, momentum: 0}"; /* no state but its step */
+    set[N_BUSY + 1] = "checkpoint.before_end=20";
+    assert_ok(train_case("vgg_adaptive", first, "auto", set, N_BUSY + 1));
+    static const long budgets[] = {150, 200};
+    for (size_t b = 0; b < sizeof budgets / sizeof *budgets; b++) {
+        int stops = 0;
+        thaw_status status;
+        stop_at = -1;
+        thaw_clock_set(counting_clock);
+        do {
+            readings = 0;
+            end_time = thaw_clock_unix() + (double)budgets[b];
+            status = train_case("vgg_adaptive", second, "auto", set, N_BUSY + 2);
+            if (status == THAW_OK)
+                break;
+            assert_int_equal(status, THAW_STOPPED);
+            assert_says(thaw_message(), "before the end of the allocation");
+            if (readings > budgets[b] || readings < budgets[b] / 3)
+                fail_msg("an allocation of %ld was left after %ld", budgets[b], readings);
+        } while (++stops < 100);
+        thaw_clock_set(NULL);
+        print_message("  %d stops\n", stops);
+        assert_true(status == THAW_OK && stops > 1);
+        assert_same_run();
+        remove_folder(second);
+    }
+    assert_int_equal(mkdir(second, 0777), 0);
+}
+
+/* No stop by a time that is not known, over long ago, or not wanted; one at once, with a warning, where it is too near. */
+static void test_allocations_without_end(void **state) {
+    (void)state;
+    const char *set[] = {"stages.0.epochs=1", "stages.1.epochs=1", "stages.2.epochs=1", "checkpoint.before_end=0"};
+    end_time = 1.0;
+    assert_ok(train_case("vgg_adaptive", first, "never", set, 3));
+    assert_says(caught, "the allocation ended");
+    end_time = thaw_clock_unix() + 2.0;
+    assert_ok(train_case("vgg_adaptive", first, "never", set, 4));
+    assert_int_equal(train_case("vgg_adaptive", first, "never", set, 3), THAW_STOPPED);
+    assert_says(caught, "ask for more time");
 }
 
 /* Checkpoints by time lie inside epochs; the newest one is damaged, then all of them. */
@@ -505,6 +555,7 @@ int main(void) {
         return 1;
 #define RUN(test) cmocka_unit_test_setup_teardown(test, make_folders, remove_folders)
     const struct CMUnitTest tests[] = {RUN(test_keras),    RUN(test_stop_and_resume), RUN(test_damaged_checkpoint),
+                                       RUN(test_end_of_allocation), RUN(test_allocations_without_end),
                                        RUN(test_finished), RUN(test_diverged),        RUN(test_refused),
                                        RUN(test_stages_are_epochs), RUN(test_steps_allocate_nothing), RUN(test_cache),
                                        RUN(test_loss_of_an_epoch),

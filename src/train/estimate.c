@@ -1,0 +1,95 @@
+#include "train/estimate.h"
+
+#include <string.h>
+
+#include "base/limits.h"
+#include "base/memory.h"
+#include "base/threads.h"
+#include "thaw/comm.h"
+#include "train/slices.h"
+
+/* HDF5 keeps this much beside the data when it writes: the superblock, heaps and headers of a thousand tensors. */
+#define FILE_EXTRA ((size_t)1 << 20)
+
+size_t thaw_best_floats(const thaw_plan *plan) {
+    size_t count = plan->count;
+    for (int i = 0; i < plan->model->n_layers; i++)
+        for (int t = 0; plan->batch_statistics[i] && t < plan->model->layers[i].n_tensors; t++)
+            if (plan->model->layers[i].tensors[t].statistic)
+                count += plan->model->layers[i].tensors[t].count;
+    return count;
+}
+
+int64_t thaw_part_images(const thaw_job *job) { return (job->batch_size + job->accumulate - 1) / job->accumulate; }
+
+int64_t thaw_validation_images(const thaw_job *job) {
+    return job->validation_batch_size ? job->validation_batch_size : thaw_part_images(job);
+}
+
+int thaw_decoding_threads(int64_t given) {
+    if (given > 0)
+        return (int)given;
+    int threads = thaw_threads(); /* decoding hides behind the kernels: a share of their threads is enough */
+    return threads > 4 ? threads / 4 : 1;
+}
+
+/* A sample's number in the index, its place in the order of a pass and in this rank's share of it, and its name. */
+static size_t index_bytes(const thaw_dataset *d) {
+    size_t bytes = 0;
+    for (int64_t i = 0; d && d->paths && i < d->n; i++)
+        bytes += sizeof *d->paths + strlen(d->paths[i]) + 1 + sizeof *d->labels;
+    return bytes + (d ? (size_t)d->n * 5 * sizeof(int64_t) : 0);
+}
+
+thaw_samples_size thaw_samples_size_of(const thaw_dataset *train, const thaw_dataset *validation, const thaw_job *job) {
+    thaw_samples_size size = {.known = true, .arrays = train->arrays, .flat = train->arrays && train->x_rank == 2,
+                              .train = train->n};
+    int threads = thaw_decoding_threads(job->threads);
+    size.reading = thaw_dataset_reading_bytes(train, threads);
+    size.index = index_bytes(train) + index_bytes(validation);
+    if (validation) {
+        size.validation = validation->n;
+        size.reading += thaw_dataset_reading_bytes(validation, threads);
+    } else if (job->validation_split > 0.0) {
+        size.validation = (int64_t)((double)train->n * job->validation_split);
+        size.train -= size.validation;
+        size.reading *= 2;
+    }
+    return size;
+}
+
+size_t thaw_program_bytes(void) {
+    uint64_t resident = thaw_resident_bytes("").now, live = thaw_memory_live();
+    return resident > live ? (size_t)(resident - live) : 0;
+}
+
+/* Batches of a pass that a loader holds at once: what is read ahead and the one in use, if there are so many. */
+static int64_t batches_held(const thaw_job *job, bool known, int64_t samples, int64_t size) {
+    int64_t most = job->prefetch + 1, batches = (samples + size - 1) / size;
+    return known && batches < most ? batches : most;
+}
+
+thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *job, int stage, int ranks,
+                                       const thaw_samples_size *samples, size_t program) {
+    const thaw_plan_memory *m = &plan->memory;
+    const thaw_job_early_stopping *stopping = &job->stages[stage].early_stopping;
+    size_t weights = (size_t)plan->total_params * sizeof(float);
+    int64_t part = thaw_part_images(job), images = thaw_slices_most(plan->slices, part, ranks);
+    int64_t validation = thaw_validation_images(job), shares = thaw_slices_most(plan->slices, validation, ranks);
+    bool validates = samples->known ? samples->validation > 0
+                                    : job->validation || job->validation_x || job->validation_split > 0.0;
+    size_t image = m->input / (size_t)plan->max_batch;
+    thaw_stage_memory s = {.program = program, .index = samples->index, .file = weights + FILE_EXTRA};
+    s.batches = samples->reading +
+                image * (size_t)(images * batches_held(job, samples->known, samples->train, part));
+    if (validates)
+        s.batches += image * (size_t)(shares * batches_held(job, samples->known, samples->validation, validation));
+    if (stopping->on && stopping->restore_best_weights)
+        s.best = thaw_best_floats(plan) * sizeof(float);
+    s.exchange = thaw_exchange_memory(plan->buckets, plan->n_buckets, ranks);
+    s.lasting = s.program + s.index + s.batches + s.best + s.exchange + m->weights + m->packed + m->gradients + m->optimizer +
+                m->boundary;
+    s.working = m->prefix + m->suffix + m->scratch;
+    s.total = s.lasting + (s.working > s.file ? s.working : s.file);
+    return s;
+}

@@ -1,0 +1,47 @@
+/* What a stage will take before it begins: memory of a rank at its peak, and whether its constant front will be cached. All
+ * of it follows from shapes, the job and the data; only what the program itself takes is measured. */
+#ifndef THAW_TRAIN_ESTIMATE_H
+#define THAW_TRAIN_ESTIMATE_H
+
+#include "job/job.h"
+#include "thaw/data.h"
+#include "thaw/plan.h"
+
+/* The samples of a job, as far as they are known. */
+typedef struct thaw_samples_size {
+    bool known;
+    bool arrays, flat;        /* flat: without height and width */
+    int64_t train, validation; /* samples; 0: none */
+    size_t index;             /* bytes of names, labels and order on a rank */
+    size_t reading;           /* bytes that reading takes besides the batches */
+} thaw_samples_size;
+/* [in] validation: may be NULL. Opens the array or decodes the first images. Where samples cannot be read, that part is 0:
+ * whoever trains on them says so. */
+thaw_samples_size thaw_samples_size_of(const thaw_dataset *train, const thaw_dataset *validation, const thaw_job *job);
+
+/* Bytes of a rank. Blocks that last from the stage's first step to its last, and those that come and go:
+ * total = lasting + max(working, file). */
+typedef struct thaw_stage_memory {
+    size_t program; /* the program and its libraries, without any of the blocks */
+    size_t index;
+    size_t batches; /* read ahead */
+    size_t best;    /* copy of the best weights */
+    size_t exchange; /* messages under way */
+    size_t lasting; /* all of these and the plan's weights, packed, gradients, optimizer, boundary */
+    size_t working; /* the plan's prefix, suffix, scratch */
+    size_t file;    /* model.h5 on its way to the disk, between steps (rank 0) */
+    size_t total;
+} thaw_stage_memory;
+/* What the program takes besides its blocks: to be asked for while no large block was given back. */
+size_t thaw_program_bytes(void);
+thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *job, int stage, int ranks,
+                                       const thaw_samples_size *samples, size_t program);
+
+/* Floats of a copy of all that a stage changes: trained tensors and moving statistics. */
+size_t thaw_best_floats(const thaw_plan *plan);
+/* Images over all ranks that go through the engine at once: in a training step, in validation. */
+int64_t thaw_part_images(const thaw_job *job);
+int64_t thaw_validation_images(const thaw_job *job);
+/* Decoding threads of a rank; `given` 0 chooses. */
+int thaw_decoding_threads(int64_t given);
+#endif

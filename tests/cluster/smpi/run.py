@@ -1,0 +1,194 @@
+#!/usr/bin/env python3
+"""Predicts thaw's scaling to hundreds of hosts: its exchange on SimGrid's SMPI, with measured seconds in place of kernels.
+
+    run.py [--hosts 4,8,...,512] [--network 100g,10g] [--plans ...] [--forms ...] [--scaling weak,strong] [--speed 16]
+
+Prints Markdown and writes scaling.csv and scaling.md in --out (default: results beside this file). Rows that scaling.csv has
+already are not simulated again (--fresh: they are). Needs smpicc and smpirun (Debian: libsimgrid-dev), gcc and libxxhash.
+"""
+import argparse
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+
+import fat_tree
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
+TABLE = os.path.join(HERE, "operations.csv")
+PLANS = ("vgg16-head", "vgg16-late", "vgg16-everything", "resnet50-late", "resnet50-everything")
+FORMS = ("overlap", "backward", "ring", "ring-all")
+SOURCES = ["tests/cluster/smpi/simulate.c", "tests/cluster/smpi/counting.c", "mpi/comm_mpi.c", "mpi/exchange.c", "mpi/allreduce.c",
+           "src/base/memory.c", "src/base/status.c", "src/base/hash.c"]
+# Computing takes no simulated time but what is injected; a test takes none, polls are injected (POLL). Bandwidth and latency
+# are the platform's but for 6 % of headers, instead of SimGrid's calibration of a cluster of its own.
+SETTINGS = {"smpi/simulate-computation": "no", "smpi/host-speed": "1Gf", "smpi/test": "0", "smpi/grow-injected-times": "no",
+            "smpi/coll-selector": "ompi", "smpi/shared-malloc": "global", "smpi/shared-malloc-blocksize": "16777216",
+            "smpi/bw-factor": "0:0.94", "smpi/lat-factor": "0:1"}
+OVERHEAD = {"100g": "1e-6", "10g": "3e-6"}  # seconds of a rank for sending or receiving a message
+JITTER, SEED, POLL = 0.02, 1, 2e-6
+COLUMNS = ("scaling", "plan", "network", "hosts", "images", "speed", "form", "seconds", "images_per_second", "efficiency", "hidden",
+           "wait_ms", "messages", "bytes", "staging_bytes", "requests")
+
+
+def available():
+    return all(shutil.which(name) for name in ("smpicc", "smpirun"))
+
+
+def build(folder):
+    """Compiles simulate.c and thaw's exchange with smpicc; returns the program."""
+    program = os.path.join(folder, "simulate")
+    subprocess.run(["smpicc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-Wno-unknown-pragmas", "-Werror", "-D_GNU_SOURCE",
+                    "-Iinclude", "-Isrc", "-Impi", "-Itests/cluster/smpi", "-include", "tests/cluster/smpi/counting.h"] + SOURCES +
+                   ["-o", program, "-lxxhash", "-lm"], cwd=ROOT, check=True)
+    return program
+
+
+def smpirun(program, hosts, network, arguments, timeout=3600):
+    """One simulation; returns the object that rank 0 prints."""
+    folder = os.path.dirname(program)
+    platform, names = os.path.join(folder, "%s-%d.xml" % (network, hosts)), os.path.join(folder, "hosts-%d" % hosts)
+    with open(platform, "w") as f:
+        f.write(fat_tree.platform(network, hosts))
+    with open(names, "w") as f:
+        f.writelines("node-%d\n" % i for i in range(hosts))
+    settings = dict(SETTINGS, **{"smpi/ois": "0:%s:0" % OVERHEAD[network], "smpi/or": "0:%s:0" % OVERHEAD[network]})
+    command = ["smpirun", "-np", str(hosts), "-platform", platform, "-hostfile", names, "--log=root.thres:error",
+               "--cfg=smpi/tmpdir:" + folder]
+    command += ["--cfg=%s:%s" % setting for setting in settings.items()] + [program] + [str(a) for a in arguments]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                          universal_newlines=True, timeout=timeout)
+    lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
+    if done.returncode or len(lines) != 1:
+        raise RuntimeError("smpirun ended with %s: %s %s" % (done.returncode, done.stdout[-500:], done.stderr[-2000:]))
+    return json.loads(lines[0])
+
+
+def alone(plan, images, speed):
+    """Seconds of a step of one host without jitter, by the table."""
+    seconds = {}
+    with open(TABLE) as f:
+        for row in csv.DictReader(line for line in f if not line.startswith("#")):
+            if row["plan"] == plan:
+                seconds[row["phase"]] = seconds.get(row["phase"], 0.0) + float(row["seconds"])
+    batch = seconds.pop("network")
+    return (sum(v for phase, v in seconds.items() if phase != "update") * images / batch + seconds["update"]) / speed
+
+
+def simulate(program, plan, form, hosts, network, images, speed, steps=0, scaling="weak", jitter=JITTER):
+    """A row of the tables. Sums of gradients: 5 GB/s on the measured machine, four times that on hosts of four times its speed
+    and more (memory bandwidth does not grow with cores for ever)."""
+    steps = steps or (2 if hosts <= 16 else 1)
+    got = smpirun(program, hosts, network, [TABLE, plan, form, steps, images, speed, jitter, SEED, POLL, 5e9 * min(speed, 4)])
+    efficiency = alone(plan, images if scaling == "weak" else images * hosts, speed) / got["seconds"]
+    row = (scaling, plan, network, hosts, images, "%g" % speed, form, "%.6f" % got["seconds"],
+           "%.1f" % (images * hosts / got["seconds"]), "%.4f" % (efficiency if scaling == "weak" else efficiency / hosts),
+           "%.4f" % got["hidden"], "%.3f" % (1e3 * got["waited"]), "%d" % got["messages"], "%d" % got["bytes"],
+           "%d" % got["memory"], "%d" % got["requests"])
+    return dict(zip(COLUMNS, (str(v) for v in row)))
+
+
+def key(row):
+    return tuple(row[c] for c in COLUMNS[:7])
+
+
+def read(path):
+    if not os.path.exists(path):
+        return {}
+    with open(path) as f:
+        return {key(row): row for row in csv.DictReader(f)}
+
+
+def order(row):
+    return (row["scaling"], float(row["speed"]), row["network"], PLANS.index(row["plan"]), int(row["hosts"]), FORMS.index(row["form"]))
+
+
+def write(path, rows):
+    with open(path + ".new", "w", newline="") as f:
+        out = csv.DictWriter(f, COLUMNS, lineterminator="\n")
+        out.writeheader()
+        out.writerows(sorted(rows, key=order))
+    os.replace(path + ".new", path)
+
+
+def percent(text):
+    return "%.1f" % (100 * float(text))
+
+
+def markdown(rows):
+    """One table for each scaling, speed and network."""
+    lines = ["# Predicted scaling", "",
+             "**Predictions**, not measurements: thaw's exchange code on SimGrid/SMPI (see ../README.md for what the model leaves",
+             "out), with operations' seconds of operations.csv divided by `speed`. Written by run.py; all figures in scaling.csv.",
+             "Efficiency in % of hosts times one host without jitter or exchange; hidden: share of bytes whose sums were complete",
+             "when finish was entered; wait: in finish and for the control word, mean over ranks; messages and MB: sent by a rank in",
+             "a step (most); staging: memory of the exchange beside the gradients. Efficiencies behind: without running the next",
+             "prefix ahead, a blocking ring all-reduce of the trained weights after backward, and one of all weights."]
+    groups = {}
+    for row in sorted(rows, key=order):
+        groups.setdefault((row["scaling"], row["speed"], row["network"]), {}).setdefault(
+            (row["plan"], int(row["hosts"])), {})[row["form"]] = row
+    for (scaling, speed, network), group in groups.items():
+        lines += ["", "## %s scaling, %s, hosts of %s times the measured machine's speed" % (scaling.capitalize(), network, speed), "",
+                  "| plan | hosts | images a host | s a step | img/s | efficiency | hidden % | wait ms | messages | MB | staging MB "
+                  "| no run-ahead | ring | ring, all weights |", "|" + "---|" * 14]
+        for (plan, hosts), forms in group.items():
+            row = forms.get("overlap")
+            if not row:
+                continue
+            others = [percent(forms[f]["efficiency"]) if f in forms else "" for f in FORMS[1:]]
+            cells = [plan, hosts, row["images"], "%.4f" % float(row["seconds"]), row["images_per_second"], percent(row["efficiency"]),
+                     percent(row["hidden"]), "%.2f" % float(row["wait_ms"]), row["messages"], "%.1f" % (float(row["bytes"]) / 1e6),
+                     "%.1f" % (float(row["staging_bytes"]) / 1e6)] + others
+            lines.append("| " + " | ".join(str(c) for c in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--hosts", default=",".join(str(h) for h in fat_tree.HOSTS))
+    parser.add_argument("--network", default="100g,10g")
+    parser.add_argument("--plans", default=",".join(PLANS))
+    parser.add_argument("--forms", default=",".join(FORMS))
+    parser.add_argument("--scaling", default="weak,strong")
+    parser.add_argument("--speed", type=float, default=16, help="of a host; the measured machine is 1")
+    parser.add_argument("--images", type=int, default=32, help="of a host, weak scaling")
+    parser.add_argument("--batch", type=int, default=1024, help="of all hosts, strong scaling")
+    parser.add_argument("--out", default=os.path.join(HERE, "results"))
+    parser.add_argument("--fresh", action="store_true")
+    options = parser.parse_args()
+    if not available():
+        sys.exit("run.py: no smpicc and smpirun; install SimGrid (Debian: apt-get install --no-install-recommends libsimgrid-dev)")
+    os.makedirs(options.out, exist_ok=True)
+    path = os.path.join(options.out, "scaling.csv")
+    rows = {} if options.fresh else read(path)
+    with tempfile.TemporaryDirectory(prefix="thaw-smpi-") as folder:
+        program = build(folder)
+        for hosts in (int(h) for h in options.hosts.split(",")):
+            for scaling in options.scaling.split(","):
+                images = options.images if scaling == "weak" else options.batch // hosts
+                for network in options.network.split(","):
+                    for plan in options.plans.split(","):
+                        for form in options.forms.split(","):
+                            wanted = tuple(str(v) for v in (scaling, plan, network, hosts, images, "%g" % options.speed, form))
+                            if wanted in rows or (form == "ring-all" and plan.endswith("everything")):  # that is ring
+                                continue
+                            began = time.monotonic()
+                            rows[wanted] = simulate(program, plan, form, hosts, network, images, options.speed, scaling=scaling)
+                            print("%s: %s s a step, efficiency %s (%.0f s)" % (" ".join(wanted), rows[wanted]["seconds"],
+                                                                            rows[wanted]["efficiency"], time.monotonic() - began),
+                                  file=sys.stderr, flush=True)
+                            write(path, rows.values())
+    text = markdown(rows.values())
+    with open(os.path.join(options.out, "scaling.md"), "w") as f:
+        f.write(text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
