@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -23,6 +24,7 @@ struct thaw_comm {
     MPI_Comm exchange; /* another one, for messages of allreduce.c */
     int rank, size;
     int local_rank, local_size, hosts;
+    bool part; /* of another one, which ends MPI */
     char host[MPI_MAX_PROCESSOR_NAME + 1];
     char library[MPI_MAX_LIBRARY_VERSION_STRING + 1];
 };
@@ -90,6 +92,7 @@ thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
         MPI_Finalize();
         return thaw_fail(THAW_RESOURCE, "not enough memory to start on at least one rank");
     }
+    comm->part = false;
     MPI_Comm_dup(MPI_COMM_WORLD, &comm->world);
     MPI_Comm_dup(MPI_COMM_WORLD, &comm->exchange);
     MPI_Comm_rank(comm->world, &comm->rank);
@@ -106,10 +109,35 @@ thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
 void thaw_comm_finalize(thaw_comm *comm) {
     if (!comm)
         return;
+    const bool part = comm->part;
     MPI_Comm_free(&comm->exchange);
     MPI_Comm_free(&comm->world);
     thaw_free(comm);
-    MPI_Finalize();
+    if (!part)
+        MPI_Finalize();
+}
+
+thaw_status thaw_comm_first(thaw_comm **out, thaw_comm *comm, int ranks) {
+    *out = NULL;
+    if (ranks < 1 || ranks > comm->size)
+        return thaw_fail(THAW_INTERNAL, "comm: the first %d of %d ranks", ranks, comm->size);
+    thaw_comm *part = thaw_malloc(sizeof *part);
+    const thaw_status status = thaw_comm_agree(comm, part ? THAW_OK
+                                                          : thaw_fail(THAW_RESOURCE, "not enough memory for %d ranks", ranks));
+    if (status == THAW_OK) {
+        *part = *comm;
+        part->part = true;
+        MPI_Comm_split(comm->world, comm->rank < ranks ? 0 : MPI_UNDEFINED, comm->rank, &part->world);
+    }
+    if (status != THAW_OK || comm->rank >= ranks) {
+        thaw_free(part);
+        return status;
+    }
+    part->size = ranks;
+    MPI_Comm_dup(part->world, &part->exchange);
+    find_hosts(part);
+    *out = part;
+    return THAW_OK;
 }
 
 /* Writes "rank R (host): message"; a message that was agreed on before carries its rank already. */
@@ -134,7 +162,7 @@ _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *
     MPI_Initialized(&started);
     MPI_Finalized(&ended);
     if (started && !ended)
-        MPI_Abort(comm ? comm->world : MPI_COMM_WORLD, (int)status);
+        MPI_Abort(comm && !comm->part ? comm->world : MPI_COMM_WORLD, (int)status);
     _exit((int)status); /* MPI_Abort may return; handlers of exit could hang */
 }
 
@@ -342,6 +370,15 @@ thaw_status thaw_comm_same(thaw_comm *comm, const char *what, uint64_t value, th
 }
 
 void thaw_comm_barrier(thaw_comm *comm) { MPI_Barrier(comm->world); }
+
+void thaw_comm_rest(thaw_comm *comm) {
+    const struct timespec nap = {.tv_nsec = 1000000};
+    MPI_Request all_here;
+    int done = 0;
+    MPI_Ibarrier(comm->world, &all_here);
+    for (MPI_Test(&all_here, &done, MPI_STATUS_IGNORE); !done; MPI_Test(&all_here, &done, MPI_STATUS_IGNORE))
+        nanosleep(&nap, NULL);
+}
 
 float *thaw_comm_alloc(thaw_comm *comm, size_t floats) {
     float *block = thaw_calloc(floats, sizeof *block);

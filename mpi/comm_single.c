@@ -30,6 +30,17 @@ thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
 
 void thaw_comm_finalize(thaw_comm *comm) { thaw_free(comm); }
 
+thaw_status thaw_comm_first(thaw_comm **out, thaw_comm *comm, int ranks) {
+    *out = NULL;
+    if (ranks != 1)
+        return thaw_fail(THAW_INTERNAL, "comm: the first %d of 1 rank", ranks);
+    *out = thaw_malloc(sizeof **out);
+    if (!*out)
+        return thaw_fail(THAW_RESOURCE, "not enough memory for 1 rank");
+    **out = *comm;
+    return THAW_OK;
+}
+
 _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *message) {
     fflush(stdout);
     fprintf(stderr, "thaw: rank 0 (%s): %s\n", comm ? comm->host : "?", message);
@@ -103,6 +114,7 @@ thaw_status thaw_comm_same(thaw_comm *comm, const char *what, uint64_t value, th
 }
 
 void thaw_comm_barrier(thaw_comm *comm) { (void)comm; }
+void thaw_comm_rest(thaw_comm *comm) { (void)comm; }
 
 float *thaw_comm_alloc(thaw_comm *comm, size_t floats) { return (void)comm, thaw_calloc(floats, sizeof(float)); }
 

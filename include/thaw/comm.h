@@ -22,8 +22,13 @@ typedef struct thaw_comm thaw_comm;
  * [out] out: owned by the caller, freed with thaw_comm_finalize. Errors: THAW_SYSTEM. */
 thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv);
 
-/* Ends communication and frees `comm` (NULL is accepted). Collective. */
+/* Ends communication and frees `comm` (NULL is accepted). Of a part (thaw_comm_first) it ends this part alone. Collective. */
 void thaw_comm_finalize(thaw_comm *comm);
+
+/* A world of the first `ranks` ranks of `comm`, 1 <= ranks <= P, to measure on. [out] out: on these ranks owned by the caller,
+ * freed with thaw_comm_finalize before `comm` is; NULL on the others. Collective over `comm`. Errors: THAW_RESOURCE,
+ * THAW_INTERNAL. */
+thaw_status thaw_comm_first(thaw_comm **out, thaw_comm *comm, int ranks);
 
 /* Ends the whole job at once with exit status `status`, printing "thaw: rank R (host): message" on standard error.
  * For failures that other ranks cannot learn of at a collective point. Not collective; does not return. */
@@ -64,6 +69,8 @@ thaw_status thaw_comm_agree(thaw_comm *comm, thaw_status mine);
 thaw_status thaw_comm_same(thaw_comm *comm, const char *what, uint64_t value, thaw_status on_difference);
 
 void thaw_comm_barrier(thaw_comm *comm); /* Collective. */
+/* A barrier for long waits: looks every millisecond and leaves the core to others in between. Collective. */
+void thaw_comm_rest(thaw_comm *comm);
 
 /* Memory for flat blocks, so that they may lie in memory shared by a node. 64-byte aligned, zeroed. NULL if there is
  * none. Collective. */

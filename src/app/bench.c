@@ -225,6 +225,7 @@ typedef struct steps {
     float *parameters, *gradients, *x, *y;
     int64_t *samples;
     int n_prefix, n_forward, n_backward; /* operations */
+    bool ready;                          /* the prefix ran ahead: the boundary holds the next batch */
     double *all, *seconds, *room;        /* (repeat, operations), (repeat), (repeat) */
     double *phases[6];                   /* seconds of each run */
 } steps;
@@ -274,18 +275,31 @@ static thaw_status make_steps(steps *s) {
     return thaw_optimizer_create(&s->optimizer, s->bench->optimizer ? s->bench->optimizer : &sgd, plan->count);
 }
 
+/* The prefix of a batch; its seconds are added to *seconds, those of its operations are left in `seconds_of`. */
+static void run_prefix(steps *s, double *seconds_of, double *seconds) {
+    const double began = begin_phase(&s->record, seconds_of, s->n_prefix);
+    thaw_engine_prefix(s->engine, s->bench->batch, s->x);
+    s->ready = true;
+    *seconds += begin_phase(&s->record, NULL, 0) - began;
+}
+
 /* One step as training does it, without loader. */
 static thaw_status one_step(steps *s, int64_t at) {
+    enum { CONTROL_WORDS = 8 }; /* as many as training sums in each step, about */
     const int64_t images = s->bench->batch;
+    const bool ahead = s->bench->run_ahead;
     const int operations = s->n_prefix + s->n_forward + s->n_backward;
     const double ranks = (double)thaw_comm_size(s->bench->app->comm);
     const thaw_draws draws = {0, 0, s->samples};
-    double times[7];
+    double times[7], prefix = 0.0, control[CONTROL_WORDS] = {0};
     thaw_sums sums = {0};
     double *seconds_of = s->all + at * operations;
-    thaw_comm_barrier(s->bench->app->comm);
-    times[0] = begin_phase(&s->record, seconds_of, s->n_prefix);
-    thaw_engine_prefix(s->engine, images, s->x);
+    if (!ahead)
+        thaw_comm_barrier(s->bench->app->comm);
+    times[0] = thaw_clock();
+    if (!s->ready)
+        run_prefix(s, seconds_of, &prefix);
+    s->ready = false;
     times[1] = begin_phase(&s->record, seconds_of + s->n_prefix, s->n_forward);
     const float *z = thaw_engine_forward(s->engine, images, &draws);
     float *dz = thaw_engine_output_gradient(s->engine);
@@ -294,15 +308,22 @@ static thaw_status one_step(steps *s, int64_t at) {
     times[3] = begin_phase(&s->record, seconds_of + s->n_prefix + s->n_forward, s->n_backward);
     thaw_engine_backward(s->engine);
     times[4] = begin_phase(&s->record, NULL, 0);
-    const thaw_status exchanged = thaw_exchange_finish(s->exchange);
+    if (ahead && thaw_exchange_overlaps(s->exchange))
+        run_prefix(s, seconds_of, &prefix);
     times[5] = thaw_clock();
+    thaw_status exchanged = thaw_exchange_finish(s->exchange);
+    if (ahead && exchanged == THAW_OK)
+        exchanged = thaw_comm_sum(s->bench->app->comm, control, CONTROL_WORDS);
+    times[6] = thaw_clock();
     thaw_optimizer_step(s->optimizer, s->parameters, s->gradients, s->segments, s->plan->n_tensors);
     thaw_engine_update_statistics(s->engine);
     thaw_engine_refresh(s->engine);
-    times[6] = thaw_clock();
-    s->seconds[at] = times[6] - times[0];
+    const double end = thaw_clock();
+    const double phases[6] = {prefix,              times[2] - times[1], times[3] - times[2], times[4] - times[3],
+                              times[6] - times[5], end - times[6]};
+    s->seconds[at] = end - times[0];
     for (int i = 0; i < 6; i++)
-        s->phases[i][at] = times[i + 1] - times[i];
+        s->phases[i][at] = phases[i];
     THAW_TRY(status);
     THAW_TRY(exchanged);
     return s->record.status;
@@ -324,6 +345,11 @@ static void settle_steps(steps *s) {
     for (int i = 0; i < 6; i++)
         phase[i] = median(s->phases[i], repeat);
     bench->step = thaw_timing_of(s->seconds, repeat);
+    double summed = 0.0; /* bytes of all steps, the one that is not counted included */
+    for (int i = 0; i < s->plan->n_buckets; i++)
+        summed += (double)(repeat + 1) * (double)(s->plan->buckets[i].count * sizeof(float));
+    bench->handed = (double)thaw_exchange_bytes(s->exchange) / (double)(repeat + 1);
+    bench->hidden = (double)thaw_exchange_hidden(s->exchange) / summed;
 }
 
 thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {
@@ -337,11 +363,11 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
         status = thaw_engine_create(&s.engine, plan, model, &s.hooks, s.parameters, s.gradients);
     THAW_GOTO(thaw_comm_agree(comm, status));
     THAW_GOTO(thaw_exchange_create(&s.exchange, comm, s.gradients, plan->buckets, plan->n_buckets,
-                                   THAW_EXCHANGE_AUTO));
+                                   bench->exchange));
     s.record.exchange = s.exchange;
     for (int64_t run = -1; run < bench->repeat; run++) /* the first touches all memory and is not counted */
         THAW_GOTO(thaw_comm_agree(comm, one_step(&s, run < 0 ? 0 : run)));
-    bench->has_layers = bench->has_layers && s.record.whole;
+    bench->has_layers = bench->has_layers && !bench->run_ahead && s.record.whole;
     THAW_GOTO(thaw_comm_max(comm, s.seconds, (size_t)bench->repeat));
     settle_steps(&s);
 out:

@@ -39,9 +39,14 @@ typedef struct thaw_bench {
     thaw_app *app;
     int64_t batch;  /* images on each rank */
     int64_t repeat; /* measured runs, after one that is not */
+    bool run_ahead; /* steps in training's order: the next batch's prefix between backward and the end of the exchange, and
+                     * a control word; seconds by layer are not known then */
+    thaw_exchange_kind exchange;
     const thaw_job_optimizer *optimizer; /* of the steps; NULL: SGD with momentum */
     thaw_timing forward, step;
     thaw_step_phases phases;
+    double handed; /* bytes of payload that this rank hands to the exchange in a step */
+    double hidden; /* share of the gradients whose sums were there before they were waited for */
     thaw_check check;
     double peak, peak_all; /* FLOP/s of multiply-adds alone: of rank 0's threads, and of all ranks */
     bool has_layers;       /* the engine announced every operation: seconds by layer are known */
@@ -99,6 +104,8 @@ thaw_status thaw_bench_read(thaw_bench_input *out, const thaw_bench *bench, cons
                             const char *preprocess, int threads);
 
 /* bench_report.c */
+/* Adds machine, kernels, versions, ranks and hosts. */
+thaw_status thaw_bench_put_scene(cJSON *object, const thaw_app *app);
 /* On rank 0, to standard output. */
 thaw_status thaw_bench_print(const thaw_bench *bench, const thaw_bench_subject *s, bool json);
 thaw_status thaw_bench_print_input(const thaw_bench *bench, const thaw_model *model, const thaw_bench_input *in,

@@ -82,6 +82,15 @@ static void scene_json(cJSON *object, const surroundings *s, const thaw_app *app
     thaw_json_int(object, "hosts", thaw_comm_hosts(app->comm));
 }
 
+thaw_status thaw_bench_put_scene(cJSON *object, const thaw_app *app) {
+    surroundings scene;
+    const thaw_status status = set_scene(&scene);
+    if (status == THAW_OK)
+        scene_json(object, &scene, app);
+    free_scene(&scene);
+    return status;
+}
+
 static void put_scene(thaw_buffer *text, const surroundings *s) {
     thaw_buffer_printf(text, "cpus %s; thaw %s, %s; %s\n", s->cores, THAW_VERSION, compiler, thaw_kernels_describe());
 }

@@ -1,11 +1,13 @@
 /* thaw bench: images per second of a network, forward and in training under a freeze spec, or of the input alone. */
 #include <string.h>
 
+#include "base/io.h"
 #include "base/memory.h"
 #include "base/threads.h"
 #include "bench.h"
 #include "graph/freeze.h"
 #include "kernels/kernels.h"
+#include "scaling.h"
 #include "thaw/train.h"
 #include "train/head.h"
 #include "train/optimizer.h"
@@ -71,7 +73,7 @@ static thaw_status make_subject(thaw_bench_subject *s, const thaw_bench *bench, 
 /* thaw bench --data */
 static thaw_status run_input(thaw_bench *bench, const thaw_arguments *given, const char *name,
                              const thaw_builtin_options *options, int threads) {
-    static const char *const other[] = {"freeze", "conv"};
+    static const char *const other[] = {"freeze", "conv", "scaling"};
     const char *data = thaw_arguments_value(given, "data", NULL);
     thaw_bench_input in;
     thaw_model *model = NULL;
@@ -89,12 +91,69 @@ static thaw_status run_input(thaw_bench *bench, const thaw_arguments *given, con
     return status;
 }
 
+static thaw_status read_exchange(thaw_exchange_kind *out, const char *name) {
+    static const char *const names[] = {"auto", "overlap", "mpi"}; /* by thaw_exchange_kind */
+    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
+        if (strcmp(name, names[i]) == 0) {
+            *out = (thaw_exchange_kind)i;
+            return THAW_OK;
+        }
+    return thaw_fail(THAW_USAGE, "bench: --exchange: expected auto, overlap or mpi, found '%s'", name);
+}
+
+/* Options of --scaling, and the network with its plans. */
+static thaw_status make_scaling(thaw_scaling *s, const thaw_arguments *given, const char **texts, int n) {
+    const char *network = thaw_arguments_value(given, "network", NULL);
+    s->has_network = network != NULL;
+    s->kinds[THAW_STRONG] = thaw_arguments_has(given, "strong") || !thaw_arguments_has(given, "weak");
+    s->kinds[THAW_WEAK] = thaw_arguments_has(given, "weak") || !thaw_arguments_has(given, "strong");
+    s->global_batch = s->batch;
+    THAW_TRY(thaw_arguments_int(&s->global_batch, given, "global-batch", 1, 1 << 20));
+    THAW_TRY(read_exchange(&s->exchange, thaw_arguments_value(given, "exchange", "auto")));
+    if (network)
+        THAW_TRY(thaw_network_parse(&s->network, network, "--network"));
+    const int before = s->model->n_layers;
+    THAW_TRY(add_head(s->model));
+    s->has_head = s->model->n_layers > before;
+    return thaw_scaling_make_plans(s, texts, n);
+}
+
+/* thaw bench --scaling */
+static thaw_status run_scaling(const thaw_bench *bench, const thaw_arguments *given, const char *name,
+                               const thaw_builtin_options *options) {
+    const char *folder = thaw_arguments_value(given, "report", NULL);
+    thaw_app *app = bench->app;
+    thaw_scaling s = {.app = app, .name = name, .batch = bench->batch, .repeat = bench->repeat};
+    const char **texts = NULL;
+    int n = 0;
+    thaw_status status = THAW_OK;
+    THAW_GOTO(thaw_named_model(&s.model, app->comm, name, options, NULL));
+    status = thaw_arguments_values(&texts, &n, given, "freeze");
+    if (status == THAW_OK)
+        status = make_scaling(&s, given, texts, n);
+    if (status == THAW_OK && folder && app->root) /* what cannot be written is known before anything takes time */
+        status = thaw_io_mkdirs(folder);
+    THAW_GOTO(thaw_comm_agree(app->comm, status));
+    THAW_GOTO(thaw_scaling_measure(&s));
+    if (app->root)
+        status = thaw_scaling_print(&s, thaw_arguments_has(given, "json"));
+    if (status == THAW_OK && app->root && folder)
+        status = thaw_scaling_write(&s, folder);
+out:
+    thaw_free((void *)texts);
+    thaw_scaling_free(&s);
+    thaw_model_free(s.model);
+    return status;
+}
+
 static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     const char *name = thaw_arguments_value(given, "model", "vgg16");
     int64_t threads = 0;
     thaw_bench bench = {.app = app, .batch = 16, .repeat = 5};
     thaw_builtin_options options;
     thaw_bench_subject s = {0};
+    static const char *const of_scaling[] = {"strong", "weak", "global-batch", "exchange", "network", "report"};
+    const bool scales = thaw_arguments_has(given, "scaling");
     THAW_TRY(thaw_arguments_int(&bench.batch, given, "batch", 1, 65536));
     THAW_TRY(thaw_arguments_int(&bench.repeat, given, "repeat", 1, 100000));
     THAW_TRY(thaw_arguments_int(&threads, given, "threads", 1, 4096));
@@ -103,8 +162,13 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
         return run_input(&bench, given, name, &options, (int)threads);
     if (thaw_arguments_has(given, "preprocess"))
         return thaw_fail(THAW_USAGE, "bench: --preprocess goes with --data; without it images are random");
+    for (size_t i = 0; i < sizeof of_scaling / sizeof *of_scaling && !scales; i++)
+        if (thaw_arguments_has(given, of_scaling[i]))
+            return thaw_fail(THAW_USAGE, "bench: --%s goes with --scaling", of_scaling[i]);
     THAW_TRY(thaw_app_convolution(given));
     THAW_TRY(thaw_app_threads(app, (int)threads, true));
+    if (scales)
+        return run_scaling(&bench, given, name, &options);
     /* The structure alone tells what is wrong with --freeze or too large, before anything takes time or memory. */
     thaw_bench_subject bare = {0};
     thaw_status status = thaw_named_model(&bare.model, app->comm, name, &options, NULL);
@@ -136,11 +200,18 @@ static const thaw_option options_table[] = {
     {"model", "MODEL", false, "a built-in name or a Keras .h5 file (default: vgg16)"},
     THAW_OPTION_NO_TOP,
     THAW_OPTION_INPUT_SHAPE,
-    {"freeze", "SPEC", true, "freeze of the training steps, as in a job; in order (default: none)"},
+    {"freeze", "SPEC", true, "freeze of the steps, as in a job; in order (default: none). With --scaling: a plan each"},
     {"batch", "N", false, "images on each rank (default: 16)"},
     {"threads", "T", false, "threads of each rank (default: OMP_NUM_THREADS, else its cores)"},
     THAW_OPTION_CONV,
     {"repeat", "R", false, "measured runs, after one that is not (default: 5)"},
+    {"scaling", NULL, false, "steps on 1, 2, 4, ... and all ranks: strong and weak scaling of each freeze plan"},
+    {"strong", NULL, false, "with --scaling: strong scaling alone"},
+    {"weak", NULL, false, "with --scaling: weak scaling alone"},
+    {"global-batch", "G", false, "with --scaling: images of a step over all ranks in strong scaling (default: --batch)"},
+    {"exchange", "KIND", false, "with --scaling: auto, overlap or mpi, as in a job (default: auto)"},
+    {"network", "LAT,BW", false, "with --scaling: predictions for a network beside it, e.g. 2e-6,12.5e9 or 50us,1Gbit"},
+    {"report", "DIR", false, "with --scaling: scaling.csv, .json, .html, .gp, and .svg if there is gnuplot, in this folder"},
     {"data", "DATA", false, "measure the input alone: a folder of images or FILE.h5:/x, read as training reads it"},
     {"preprocess", "P", false, "with --data: auto, caffe, tf, torch, rescale or none (default: auto)"},
     THAW_OPTION_JSON,
@@ -156,6 +227,10 @@ const thaw_command thaw_command_bench = {
                "Before anything is timed, each shape of convolution and dense layer is compared with the reference kernels\n"
                "(status 70 if one is wrong). peak is what a short run of multiply-adds alone reaches on the same threads;\n"
                "FLOP are those of direct products, so Winograd may pass 100 % of it.\n"
+               "--scaling: the order of training: forward, backward, which hands gradients to the exchange, prefix of the next\n"
+               "batch, wait for the exchange, update. --freeze NAME=SPEC or SPEC, any number of times; head, late and\n"
+               "everything are plans that every network has (default: these three). Ranks beyond those that are measured\n"
+               "sleep meanwhile. Predictions start from the figures of one rank.\n"
                "--data: images per second of decoding, resizing and preprocessing for the network's input (--model,\n"
                "--input-shape), in passes over the data (at most 64 batches of a rank), after one that is not counted;\n"
                "--threads are decoding threads then (default: as many as training takes).",

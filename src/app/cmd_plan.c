@@ -8,9 +8,11 @@
 #include "base/memory.h"
 #include "base/threads.h"
 #include "graph/freeze.h"
+#include "network.h"
 #include "plan_probe.h"
 #include "thaw/train.h"
 #include "train/cache.h"
+#include "train/slices.h"
 
 /* What a stage needs with some number of ranks. */
 typedef struct rank_cost {
@@ -28,6 +30,9 @@ typedef struct stage_cost {
     thaw_probe probe;
     thaw_cache_forecast cache;
     rank_cost *by_ranks; /* for each rank count */
+    thaw_pace pace;          /* with a network and a probe */
+    thaw_forecast *forecast; /* for each rank count, likewise; else NULL */
+    double alone;            /* seconds of a step on one rank, likewise */
 } stage_cost;
 
 typedef struct cost {
@@ -41,6 +46,8 @@ typedef struct cost {
     bool probed;
     int n_ranks;
     int64_t *ranks;
+    bool has_network;
+    thaw_network network;
     stage_cost *stages; /* job->n_stages */
 } cost;
 
@@ -52,6 +59,7 @@ static void free_stages(cost *c) {
         thaw_plan_free(at->full);
         thaw_free(at->frozen);
         thaw_free(at->by_ranks);
+        thaw_free(at->forecast);
         *at = (stage_cost){.probe = at->probe};
     }
 }
@@ -146,6 +154,36 @@ static thaw_status walk_stages(cost *c, bool time) {
     return status;
 }
 
+/* Images of a batch on the rank that has most, whom the others wait for. */
+static int64_t images_of(const cost *c, int64_t ranks) {
+    return thaw_slices_most(thaw_job_slices(c->job), c->job->batch_size, (int)ranks);
+}
+
+/* Steps on each number of ranks, from what one of them computed here. Collective. */
+static thaw_status forecast_all(cost *c) {
+    double add = c->has_network ? thaw_pace_add() : 0.0;
+    THAW_TRY(thaw_comm_max(c->app->comm, &add, 1));
+    for (int s = 0; s < c->job->n_stages && c->has_network; s++) {
+        stage_cost *at = &c->stages[s];
+        const thaw_probe *probe = &at->probe;
+        if (!probe->images)
+            continue;
+        at->forecast = thaw_calloc((size_t)c->n_ranks, sizeof *at->forecast);
+        if (!at->forecast)
+            return thaw_fail(THAW_RESOURCE, "not enough memory for %d rank counts", c->n_ranks);
+        at->pace = (thaw_pace){probe->prefix, probe->forward, probe->backward, probe->update, add};
+        at->alone = thaw_forecast_step(at->plan, &at->pace, (double)c->job->batch_size, 1, &c->network).seconds;
+        for (int i = 0; i < c->n_ranks; i++)
+            at->forecast[i] = thaw_forecast_step(at->plan, &at->pace, (double)images_of(c, c->ranks[i]), c->ranks[i],
+                                                 &c->network);
+    }
+    return THAW_OK;
+}
+
+static double efficiency(const cost *c, const stage_cost *at, int i) {
+    return at->alone / at->forecast[i].seconds / (double)c->ranks[i];
+}
+
 static const char *boundary_name(const thaw_plan *plan, int i) {
     return plan->model->layers[plan->model->nodes[plan->boundary[i]].layer].name;
 }
@@ -167,6 +205,33 @@ static cJSON *memory_json(const thaw_plan_memory *m, const thaw_stage_memory *s)
     cJSON *object = cJSON_CreateObject();
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
         thaw_json_int(object, parts[i].name, (int64_t)parts[i].bytes);
+    return object;
+}
+
+static cJSON *forecast_json(const cost *c, const stage_cost *at, int i) {
+    const thaw_forecast *f = &at->forecast[i];
+    cJSON *one = cJSON_CreateObject();
+    cJSON_AddNumberToObject(one, "seconds_per_step", f->seconds);
+    cJSON_AddNumberToObject(one, "images_per_second", (double)c->job->batch_size / f->seconds);
+    cJSON_AddNumberToObject(one, "efficiency", efficiency(c, at, i));
+    thaw_json_int(one, "exchanged_bytes", at->plan->gradient_bytes);
+    cJSON_AddNumberToObject(one, "sent_bytes", f->sent);
+    cJSON_AddNumberToObject(one, "exchange_seconds", f->exchange);
+    cJSON_AddNumberToObject(one, "wait_seconds", f->wait);
+    if (c->ranks[i] > 1)
+        cJSON_AddNumberToObject(one, "hidden_share", f->hidden);
+    else
+        cJSON_AddNullToObject(one, "hidden_share");
+    return one;
+}
+
+static cJSON *pace_json(const thaw_pace *pace) {
+    cJSON *object = cJSON_CreateObject();
+    cJSON_AddNumberToObject(object, "prefix", pace->prefix);
+    cJSON_AddNumberToObject(object, "forward", pace->forward);
+    cJSON_AddNumberToObject(object, "backward", pace->backward);
+    cJSON_AddNumberToObject(object, "update", pace->update);
+    cJSON_AddNumberToObject(object, "add", pace->add);
     return object;
 }
 
@@ -233,6 +298,8 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
     } else {
         cJSON_AddNullToObject(row, "cache");
     }
+    if (at->forecast)
+        cJSON_AddItemToObject(row, "pace", pace_json(&at->pace));
     cJSON *list = cJSON_AddArrayToObject(row, "by_ranks");
     for (int i = 0; i < c->n_ranks; i++) {
         cJSON *one = cJSON_CreateObject();
@@ -242,6 +309,8 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
         thaw_json_int(one, "memory_bytes_per_rank", (int64_t)at->by_ranks[i].memory.total);
         cJSON_AddNumberToObject(one, "ring_bytes_per_step", ring_bytes(plan, c->ranks[i]));
         put_times(one, at, &at->by_ranks[i]);
+        if (at->forecast)
+            cJSON_AddItemToObject(one, "predicted", forecast_json(c, at, i));
     }
     return row;
 }
@@ -272,6 +341,18 @@ static const char *seconds_words(thaw_words *words, double seconds) {
         snprintf(words->text, sizeof words->text, "%lld h %02lld min", (long long)(whole / 3600),
                  (long long)(whole % 3600 / 60));
     return words->text;
+}
+
+static void put_forecast(thaw_buffer *text, const cost *c, const stage_cost *at) {
+    thaw_words a;
+    thaw_buffer_printf(text, "  %8s %14s %16s %13s %10s %12s %9s\n", "ranks", "s a step", "images a second", "efficiency %",
+                       "s waited", "sent a rank", "hidden %");
+    for (int i = 0; i < c->n_ranks; i++) {
+        const thaw_forecast *f = &at->forecast[i];
+        thaw_buffer_printf(text, "  %8lld %14.4g %16.4g %13.1f %10.3g %12s %9.*f\n", (long long)c->ranks[i], f->seconds,
+                           (double)c->job->batch_size / f->seconds, 100.0 * efficiency(c, at, i), f->wait,
+                           thaw_megabytes(&a, f->sent), c->ranks[i] > 1 ? 1 : 0, c->ranks[i] > 1 ? 100.0 * f->hidden : 0.0);
+    }
 }
 
 static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
@@ -305,6 +386,8 @@ static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
                            thaw_megabytes(&a, (double)r->memory.total), thaw_megabytes(&b, ring_bytes(plan, c->ranks[i])),
                            seconds_words(&step, r->step), seconds_words(&first, r->first), seconds_words(&later, r->epoch));
     }
+    if (at->forecast)
+        put_forecast(text, c, at);
     thaw_buffer_printf(text, "  memory were nothing frozen: %s on each of %lld rank%s\n",
                        thaw_megabytes(&a, (double)at->full_memory), (long long)c->ranks[0], c->ranks[0] == 1 ? "" : "s");
     if (at->by_ranks[0].epoch >= 0.0)
@@ -338,9 +421,13 @@ static thaw_status print(thaw_app *app, const cost *c, const thaw_arguments *giv
     return status;
 }
 
-/* --ranks, or the ranks that run this command. */
+/* --ranks, or the ranks that run this command; --network. */
 static thaw_status read_ranks(cost *c, const thaw_app *app, const thaw_arguments *given) {
     const char *text = thaw_arguments_value(given, "ranks", NULL);
+    const char *network = thaw_arguments_value(given, "network", NULL);
+    c->has_network = network != NULL;
+    if (network)
+        THAW_TRY(thaw_network_parse(&c->network, network, "--network"));
     if (text)
         return thaw_numbers_parse(&c->ranks, &c->n_ranks, text, 1, 1 << 20, "--ranks");
     c->ranks = thaw_calloc(1, sizeof *c->ranks);
@@ -402,6 +489,10 @@ static thaw_status check_options(const thaw_arguments *given) {
             return thaw_fail(THAW_USAGE, "plan: --%s belongs to --sbatch; add it", of_sbatch[i]);
     if (sbatch && thaw_arguments_has(given, "json"))
         return thaw_fail(THAW_USAGE, "plan: --sbatch and --json are two forms of the result; give one");
+    if (sbatch && thaw_arguments_has(given, "network"))
+        return thaw_fail(THAW_USAGE, "plan: --sbatch has no place for what --network predicts; give one");
+    if (thaw_arguments_has(given, "no-probe") && thaw_arguments_has(given, "network"))
+        return thaw_fail(THAW_USAGE, "plan: --network predicts from what the probe measures; leave --no-probe out");
     if (sbatch && strchr(thaw_arguments_value(given, "ranks", ""), ','))
         return thaw_fail(THAW_USAGE, "plan: --sbatch is for one number of ranks, found --ranks %s",
                          thaw_arguments_value(given, "ranks", ""));
@@ -430,6 +521,7 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     c.program = thaw_program_bytes();
     free_stages(&c);
     THAW_GOTO(thaw_comm_agree(app->comm, walk_stages(&c, false)));
+    THAW_GOTO(thaw_comm_agree(app->comm, forecast_all(&c)));
     if (app->root)
         status = print(app, &c, given);
 out:
@@ -440,6 +532,7 @@ out:
 
 static const thaw_option options[] = {
     {"ranks", "1,2,4,8", false, "rank counts to compare (default: the ranks that run this command)"},
+    {"network", "LAT,BW", false, "predict steps on a network of this latency and bandwidth: 2e-6,12.5e9 or 2us,100Gbit"},
     {"no-probe", NULL, false, "do not time the stages on this machine"},
     {"set", "KEY=VALUE", true, "set a key of the job, e.g. stages.1.freeze=\"[:-4]\""},
     THAW_OPTION_JSON,
@@ -457,7 +550,11 @@ const thaw_command thaw_command_plan = {
                "Seconds come from a few steps of each stage on random weights and images, about a second in all.\n"
                "Memory: the most that a rank will have resident, libraries included. FLOP are counted per image, a\n"
                "multiply-add as 2. Sent a rank and step: payload of summing the gradients around a ring, 2 (P-1)/P of\n"
-               "their bytes.",
+               "their bytes.\n"
+               "--network predicts from the same steps, for every number of ranks, each with such cores and a link of its own:\n"
+               "seconds of a step without cache and without reading, images a second, efficiency (over one rank that computes\n"
+               "all of the batch), what ranks wait for each other, what the busiest one sends, and which part of the gradients\n"
+               "is summed behind computation. A message of M bytes takes LAT + M/BW; nobody is late.",
     .options = options,
     .n_options = sizeof options / sizeof *options,
     .run = run,

@@ -312,4 +312,5 @@ void thaw_run_close(thaw_run *run) {
     thaw_free(run->previous);
     thaw_free(run->batch_statistics);
     thaw_free(run->folder);
+    thaw_free(run->hosts);
 }

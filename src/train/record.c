@@ -28,6 +28,19 @@ static char *cpu_name(void) {
     return name;
 }
 
+/* Each host once, in the order of ranks. */
+static void put_hosts(thaw_event *event, const thaw_run *run) {
+    thaw_event *list = thaw_event_list(event, "host_names");
+    const char *at = run->hosts;
+    for (int rank = 0; rank < thaw_comm_size(run->comm); rank++, at += strlen(at) + 1) {
+        const char *before = run->hosts;
+        while (strcmp(before, at) != 0)
+            before += strlen(before) + 1;
+        if (before == at)
+            thaw_event_text(list, NULL, at);
+    }
+}
+
 thaw_status thaw_record_start(const thaw_run *run, bool resumed) {
     if (!run->events)
         return THAW_OK;
@@ -39,6 +52,7 @@ thaw_status thaw_record_start(const thaw_run *run, bool resumed) {
     thaw_event_integer(event, "threads", thaw_threads());
     thaw_event_integer(event, "hosts", thaw_comm_hosts(run->comm));
     thaw_event_text(event, "host", thaw_comm_host(run->comm));
+    put_hosts(event, run);
     thaw_event_text(event, "mpi", thaw_comm_library(run->comm));
     thaw_event_text(event, "cpu", cpu);
     thaw_event_text(event, "kernels", thaw_kernels_describe());

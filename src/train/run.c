@@ -229,6 +229,12 @@ static thaw_status stay_finished(thaw_run *run) {
 static thaw_status go_on(thaw_run *run, bool resumed) {
     const thaw_job *job = run->job;
     int64_t stage = run->at.stage < job->n_stages ? run->at.stage : job->n_stages - 1;
+    const char *host = thaw_comm_host(run->comm);
+    void *hosts;
+    size_t *sizes;
+    THAW_TRY(thaw_comm_gather_buffers(run->comm, host, strlen(host) + 1, &hosts, &sizes));
+    run->hosts = hosts;
+    thaw_free(sizes);
     THAW_TRY(thaw_comm_agree(run->comm, is_root(run) ? settle_logs(run, resumed) : THAW_OK));
     if (resumed)
         thaw_info("resuming %s at stage %s, epoch %lld, step %lld", run->folder, job->stages[stage].name,

@@ -69,6 +69,7 @@ typedef struct thaw_run {
     thaw_objective objective;
     float *class_weight; /* per class, or NULL */
     char *folder;        /* output */
+    char *hosts;         /* of all ranks, P texts one behind the other; on rank 0 */
     size_t program;               /* bytes of this process before the run took any */
     thaw_samples_size samples;    /* on rank 0, once the data is open */
 

@@ -1,5 +1,7 @@
 #!/usr/bin/env python3
 """thaw bench: figures of forward passes, steps, layers and the input; --conv of the commands that compute."""
+import csv
+import json
 import os
 import sys
 
@@ -176,6 +178,119 @@ class Convolution(harness.Case):
                 self.assertEqual((result.out, len(result.messages)), ("", 1), str(result))
                 self.assertIn(part, result.messages[0])
                 self.assertIn(words[0] + ": --conv", result.messages[0])
+
+
+class Scaling(harness.Case):
+    """bench --scaling"""
+
+    def setUp(self):
+        super().setUp()
+        self.model = small_network(self.path("small.h5"))
+
+    def scale(self, *arguments, ranks=3, **options):
+        return self.succeed("bench", "--scaling", "--model", self.model, "--batch", "4", "--repeat", "2", *arguments,
+                            ranks=ranks, **options)
+
+    def check(self, got, ranks, batch, together):
+        plans = {p["name"]: p for p in got["plans"]}
+        alone = {}
+        for p in got["points"]:
+            images = together if p["scaling"] == "strong" else batch * p["ranks"]
+            self.assertEqual((p["images"], p["hosts"]), (images, 1))
+            self.assert_close(p["images_per_second"], images / p["seconds"], 1e-9)
+            self.assertLessEqual(p["min"], p["seconds"])
+            self.assertEqual(p["exchanged_bytes"], plans[p["plan"]]["gradient_bytes"])
+            if p["ranks"] == 1:
+                alone[p["plan"], p["scaling"]] = p["images_per_second"]
+                self.assertIsNone(p["hidden_share"])
+            else:
+                self.assertTrue(0 <= p["hidden_share"] <= 1)
+                self.assertTrue(0 < p["wait_share"] < 1)
+            self.assert_close(p["efficiency"], p["images_per_second"] / p["ranks"] / alone[p["plan"], p["scaling"]], 1e-9)
+            self.assertGreater(p["phases"]["backward"], 0)
+            if p["plan"] == "everything":  # nothing but two looks at the clock
+                self.assertLess(p["phases"]["prefix"], 0.1 * p["phases"]["forward"])
+            else:
+                self.assertGreater(p["phases"]["prefix"], 0)
+        want = [(plan, kind, n) for plan in plans for kind in ("strong", "weak") for n in ranks]
+        self.assertEqual([(p["plan"], p["scaling"], p["ranks"]) for p in got["points"]], want)
+
+    def test_default_plans(self):
+        got = self.scale("--json").json
+        self.assertEqual([p["name"] for p in got["plans"]], ["head", "late", "everything"])
+        self.assertEqual([p["spec"] for p in got["plans"]], ["[:-1]", "before:fc1", "none"])
+        sizes = [p["gradient_bytes"] for p in got["plans"]]
+        self.assertEqual(sizes, sorted(sizes))
+        self.assertEqual(sizes[2], got["plans"][2]["full_gradient_bytes"])
+        self.check(got, (1, 2, 3), 4, 4)
+        self.assertNotIn("predicted", got["points"][0])
+
+    def test_report(self):
+        folder, tools = self.path("deep", "report"), self.path("tools")
+        os.mkdir(tools)
+        with open(os.path.join(tools, "gnuplot"), "w") as f:
+            f.write('#!/bin/sh\ntest "$1" = scaling.gp && grep -c strcol scaling.gp >scaling.svg\n')
+        os.chmod(os.path.join(tools, "gnuplot"), 0o755)
+        name = "a,\"b' <c>"
+        done = self.scale("--freeze", name + "=before:fc1", "--freeze", "block2_conv1", "--global-batch", "7", "--network",
+                          "1us,10Gbit", "--report", folder, env={"PATH": tools + ":" + os.environ["PATH"]})
+        self.assertIn("efficiency", done.err)
+        self.assertIn("predicted", done.out)
+        self.assertEqual(sorted(os.listdir(folder)), ["scaling." + e for e in ("csv", "gp", "html", "json", "svg")])
+        with open(os.path.join(folder, "scaling.json")) as f:
+            got = json.load(f)
+        self.check(got, (1, 2, 3), 4, 7)
+        self.assertEqual(got["plans"][0]["name"], name)
+        self.assertEqual(got["network"], {"latency": 1e-6, "bandwidth": 1.25e9})
+        with open(os.path.join(folder, "scaling.csv"), newline="") as f:
+            rows = list(csv.DictReader(f))
+        self.assertEqual(len(rows), 12)
+        for row, p in zip(rows, got["points"]):
+            self.assertEqual((row["plan"], row["scaling"], int(row["ranks"])), (p["plan"], p["scaling"], p["ranks"]))
+            self.assert_close(float(row["images_per_second"]), p["images_per_second"], 1e-8)
+            self.assert_close(float(row["predicted_seconds"]), p["predicted"]["seconds"], 1e-8)
+            if p["ranks"] == 1:  # the prediction starts from there
+                self.assert_close(p["predicted"]["efficiency"], 1, 1e-9)
+        with open(os.path.join(folder, "scaling.html")) as f:
+            page = f.read()
+        self.assertEqual(page.count("<svg"), 6)
+        self.assertEqual(page.count("</svg>"), 6)
+        self.assertIn("a,&quot;b' &lt;c&gt;", page)
+        for outside in ("http", "src=", "<c>", "nan", "inf"):
+            self.assertNotIn(outside, page.lower())
+        with open(os.path.join(folder, "scaling.svg")) as f:
+            self.assertEqual(f.read(), "8\n")  # two plans, measured and predicted, strong and weak
+        with open(os.path.join(tools, "gnuplot"), "w") as f:
+            f.write("#!/bin/sh\nexit 1\n")
+        done = self.scale("--freeze", "head", "--weak", "--report", folder, ranks=0,
+                          env={"PATH": tools + ":" + os.environ["PATH"]})
+        self.assertIn("gnuplot could not", done.err)
+
+    def test_kinds_and_exchange(self):
+        got = self.scale("--json", "--strong", "--freeze", "everything", "--exchange", "mpi", "--global-batch", "2").json
+        self.assertEqual([(p["scaling"], p["ranks"], p["hidden_share"]) for p in got["points"]],
+                         [("strong", 1, None), ("strong", 2, 0)])  # three ranks have no share of two images
+        got = self.scale("--json", "--weak", "--freeze", "everything", ranks=0).json
+        self.assertEqual([(p["scaling"], p["ranks"]) for p in got["points"]], [("weak", 1)])
+
+    def test_errors(self):
+        with open(self.path("file"), "w"):
+            pass
+        for arguments, status, word in ((["--scaling", "--network", "1"], 64, "LATENCY"),
+                                        (["--scaling", "--exchange", "ring"], 64, "ring"),
+                                        (["--scaling", "--freeze", "block9"], 64, "block9"),
+                                        (["--scaling", "--freeze", "head", "--freeze", "head=none"], 64, "two plans"),
+                                        (["--scaling", "--freeze", "x=all"], 64, "[:-1]"),
+                                        (["--scaling", "--report", self.path("file")], 73, "file"),
+                                        (["--scaling", "--data", self.dir], 64, "--scaling"),
+                                        (["--report", self.path("r")], 64, "--scaling"),
+                                        (["--strong"], 64, "--scaling"),
+                                        (["--scaling", "--global-batch", "1000000"], 69, "--batch")):
+            for ranks in (0, 2):
+                result = harness.run("bench", "--model", self.model, *arguments, ranks=ranks)
+                self.assertEqual(result.status, status, str(result))
+                self.assertEqual((result.out, len(result.messages)), ("", 1), str(result))
+                self.assertIn(word, result.messages[0])
 
 
 class Input(harness.Case):

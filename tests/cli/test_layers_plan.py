@@ -73,9 +73,9 @@ class Layers(harness.Case):
 
 
 class Plan(harness.Case):
-    def plan(self, *arguments, **options):
+    def plan(self, *arguments, probe=False, **options):
         path = harness.write_job(self.path("job.yaml"), CATS)
-        return self.succeed("plan", path, "--json", "--no-probe", *arguments, **options).json
+        return self.succeed("plan", path, "--json", *(() if probe else ("--no-probe",)), *arguments, **options).json
 
     def check(self, stage, name, trainable, frozen, gradient):
         self.assertEqual(stage["name"], name)
@@ -157,6 +157,53 @@ class Plan(harness.Case):
     def test_ranks(self):
         self.succeed("plan", harness.write_job(self.path("job.yaml"), CATS), "--ranks", "1,2,4,8", "--json").json
         self.assertIn("block5_conv1", self.succeed("plan", self.path("job.yaml"), "--ranks", "1,2").out)
+
+    def test_network(self):
+        """Figures of the alpha-beta model against those that follow from its own pace."""
+        small = ("--set", "model.input_shape=[32,32,3]", "--ranks", "1,2,3,4,12,16,64")
+        for network, latency, rate in (("1ns,1e18", 1e-9, 1e18), ("50us,1Gbit", 50e-6, 0.125e9), ("1e-4,100kB", 1e-4, 1e5)):
+            plan = self.plan(*small, "--network", network, probe=True)
+            for stage in plan["stages"]:
+                pace, bytes_ = stage["pace"], stage["gradient_bytes"]
+                rows = {row["ranks"]: row for row in stage["by_ranks"]}
+                alone = rows[1]["predicted"]
+                self.assertEqual((alone["wait_seconds"], alone["sent_bytes"], alone["hidden_share"]), (0, 0, None))
+                for ranks, sent, added in ((1, 0, 0), (2, 1, 1), (3, 4 / 3, 2 / 3), (4, 1.5, 0.75), (12, 3.75, 1.875),
+                                           (16, 1.875, 0.9375), (64, 1.96875, 0.984375)):
+                    row = rows[ranks]["predicted"]
+                    self.assertEqual(row["exchanged_bytes"], bytes_)
+                    self.assert_close(row["sent_bytes"], sent * bytes_, 1e-3, "sent by %d" % ranks)
+                    images = rows[ranks]["images_per_rank"]
+                    work = images * (pace["prefix"] + pace["forward"] + pace["backward"]) + pace["update"] + \
+                        added * bytes_ * pace["add"]
+                    self.assert_close(row["seconds_per_step"], work + row["wait_seconds"], 1e-3, "seconds on %d" % ranks)
+                    self.assert_close(row["efficiency"], alone["seconds_per_step"] / ranks / row["seconds_per_step"], 1e-9)
+                    self.assert_close(row["images_per_second"], 32 / row["seconds_per_step"], 1e-9)
+                    wire = row["sent_bytes"] / rate
+                    self.assertGreaterEqual(row["exchange_seconds"], wire)
+                    self.assertLess(row["exchange_seconds"], wire + 1e4 * latency)
+                    hides = images * (pace["prefix"] + pace["backward"]) + added * bytes_ * pace["add"]
+                    self.assertGreaterEqual(row["wait_seconds"], row["exchange_seconds"] - hides - 1e-9)
+                    self.assertLess(row["wait_seconds"], row["exchange_seconds"] + 100 * latency + 1e-12)
+                    if ranks > 1 and rate > 1e17:
+                        self.assertEqual(row["hidden_share"], 1)
+                    if ranks > 1 and rate < 1e6:
+                        self.assertLess(row["hidden_share"], 0.7)
+                        self.assertGreater(row["wait_seconds"], 0)
+        text = self.succeed("plan", self.path("job.yaml"), *small, "--network", "2us,100Gbit").out
+        self.assertIn("efficiency %", text)
+        self.assertNotIn("predicted", str(self.plan(*small)))
+
+    def test_network_errors(self):
+        path = harness.write_job(self.path("job.yaml"), CATS)
+        for text in ("1", "1,2,3", "0,1", "-1,1e9", "1e-6,0", "2m,1e9", "1e-6,1Gb", "inf,1", "nan,1", "1e-6,1e9x", ",1"):
+            result = harness.run("plan", path, "--network", text)
+            self.assertEqual(result.status, 64, str(result))
+            self.assertIn("--network: expected LATENCY,BANDWIDTH", result.messages[0])
+        for other in ("--no-probe", "--sbatch"):
+            result = harness.run("plan", path, "--network", "2us,100Gbit", other)
+            self.assertEqual(result.status, 64, str(result))
+            self.assertIn("--network", result.messages[0])
 
 
 if __name__ == "__main__":

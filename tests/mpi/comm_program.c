@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "base/memory.h"
@@ -218,6 +219,53 @@ static void check_exchange(thaw_comm *comm) {
     thaw_comm_free(comm, block);
 }
 
+/* Worlds of the first ranks: sums, agreement and exchange stay among them, while the others rest. */
+static void check_parts(thaw_comm *comm) {
+    thaw_comm *part = comm;
+    for (int wrong = 0; wrong <= size + 1; wrong += size + 1) {
+        CHECK(thaw_comm_first(&part, comm, wrong) == THAW_INTERNAL);
+        CHECK(!part);
+    }
+    for (int ranks = 1; ranks <= size; ranks++) {
+        CHECK(thaw_comm_first(&part, comm, ranks) == THAW_OK);
+        CHECK((part != NULL) == (rank < ranks));
+        if (part) {
+            double one = 1.0;
+            CHECK(thaw_comm_rank(part) == rank && thaw_comm_size(part) == ranks);
+            CHECK(thaw_comm_local_rank(part) == rank && thaw_comm_local_size(part) == ranks && thaw_comm_hosts(part) == 1);
+            CHECK(thaw_comm_sum(part, &one, 1) == THAW_OK && one == ranks);
+            CHECK(thaw_comm_agree(part, rank == ranks - 1 ? thaw_fail(THAW_DATA, "last") : THAW_OK) == THAW_DATA);
+            float *block = thaw_comm_alloc(part, 64);
+            const thaw_bucket bucket = {0, 64, 64};
+            thaw_exchange *exchange = NULL;
+            CHECK(thaw_exchange_create(&exchange, part, block, &bucket, 1, THAW_EXCHANGE_AUTO) == THAW_OK);
+            for (int i = 0; i < 64; i++)
+                block[i] = (float)i;
+            CHECK(thaw_exchange_begin(exchange, 0) == THAW_OK && thaw_exchange_finish(exchange) == THAW_OK);
+            CHECK(block[0] == 0.0f && block[63] == 63.0f * (float)ranks);
+            thaw_exchange_free(exchange);
+            thaw_comm_free(part, block);
+        }
+        thaw_comm_rest(comm);
+        thaw_comm_finalize(part);
+        double all = 1.0; /* the whole world is as it was */
+        CHECK(thaw_comm_sum(comm, &all, 1) == THAW_OK && all == size);
+    }
+}
+
+/* Nobody leaves before all are there. */
+static void check_rest(thaw_comm *comm) {
+    if (rank == size - 1)
+        usleep(100000);
+    struct timespec before, after;
+    clock_gettime(CLOCK_MONOTONIC, &before);
+    double late = (double)before.tv_sec + 1e-9 * (double)before.tv_nsec;
+    thaw_comm_rest(comm);
+    clock_gettime(CLOCK_MONOTONIC, &after);
+    CHECK(thaw_comm_max(comm, &late, 1) == THAW_OK);
+    CHECK((double)after.tv_sec + 1e-9 * (double)after.tv_nsec >= late);
+}
+
 int main(int argc, char **argv) {
     thaw_comm *comm = NULL;
     if (thaw_comm_init(&comm, &argc, &argv) != THAW_OK) {
@@ -244,6 +292,8 @@ int main(int argc, char **argv) {
     check_gathers(comm);
     check_agreement(comm);
     check_exchange(comm);
+    check_parts(comm);
+    check_rest(comm);
     double total[2] = {failures, checks};
     thaw_comm_sum(comm, total, 2);
     if (rank == 0 && total[0] == 0.0)

@@ -38,6 +38,22 @@ static void test_world(void **state) {
     thaw_comm_finalize(NULL);
 }
 
+static void test_part(void **state) {
+    (void)state;
+    thaw_comm *comm = start(), *part = comm;
+    assert_int_equal(thaw_comm_first(&part, comm, 2), THAW_INTERNAL);
+    assert_null(part);
+    assert_int_equal(thaw_comm_first(&part, comm, 1), THAW_OK);
+    assert_int_equal(thaw_comm_size(part), 1);
+    assert_string_equal(thaw_comm_host(part), thaw_comm_host(comm));
+    thaw_comm_rest(comm);
+    thaw_comm_finalize(part);
+    thaw_memory_fail_after(1);
+    assert_int_equal(thaw_comm_first(&part, comm, 1), THAW_RESOURCE);
+    assert_null(part);
+    thaw_comm_finalize(comm);
+}
+
 static void test_init_failure(void **state) {
     (void)state;
     thaw_comm *comm = (thaw_comm *)(void *)state;
@@ -196,7 +212,8 @@ static void test_abort(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_world),    cmocka_unit_test(test_init_failure),      cmocka_unit_test(test_collectives),
+        cmocka_unit_test(test_world),
+        cmocka_unit_test(test_part),    cmocka_unit_test(test_init_failure),      cmocka_unit_test(test_collectives),
         cmocka_unit_test(test_alloc),    cmocka_unit_test(test_exchange),          cmocka_unit_test(test_exchange_refusals),
         cmocka_unit_test(test_abort),
     };
