@@ -81,9 +81,6 @@ class Accumulate(harness.Case):
             return plan["stages"][0]["memory"]["suffix"]  # activations and their gradients
         self.assertLess(needed(8), 0.2 * needed(1))
         self.assertLess(needed(8, "--ranks", "2"), 0.2 * needed(1, "--ranks", "2"))
-        job = self.job(4)
-        events = [harness.events(self.go(j, 2), "stage")[0]["memory_bytes_per_rank"] for j in (self.job(1), job)]
-        self.assertLess(events[1], events[0])
 
     def test_stop_in_the_middle(self):
         job = self.job(3, self.norm, "batch", epochs=40)

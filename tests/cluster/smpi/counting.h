@@ -3,6 +3,21 @@
 #ifndef THAW_TESTS_COUNTING_H
 #define THAW_TESTS_COUNTING_H
 
+/* SMPI's macros for these are in force already, and glibc declares functions of these names. */
+#pragma push_macro("malloc")
+#pragma push_macro("calloc")
+#pragma push_macro("realloc")
+#pragma push_macro("free")
+#undef malloc
+#undef calloc
+#undef realloc
+#undef free
+#include <malloc.h>
+#pragma pop_macro("malloc")
+#pragma pop_macro("calloc")
+#pragma pop_macro("realloc")
+#pragma pop_macro("free")
+
 #include <mpi.h>
 #include <stdbool.h>
 #include <stdint.h>
