@@ -14,7 +14,7 @@
 
 #include "base/memory.h"
 
-enum { ALIGNMENT = 64, LARGE = 256 * 1024, HUGE = 4 << 20 /* bytes: whole large pages fit, and kernels stride through it */ };
+enum { ALIGNMENT = 64, LARGE = 256 * 1024, LARGE_PAGE = 2 << 20, HUGE = LARGE_PAGE /* bytes: kernels stride through it */ };
 
 typedef struct head {
     void *start; /* what the C library gave */
@@ -48,8 +48,8 @@ static void count(size_t bytes) {
     }
 }
 
-/* Kernels walk 36 matrices at a time: with small pages each step would miss the table of translations. Advice: that it is not
- * taken is no failure. */
+/* Kernels walk 36 matrices at a time: with small pages each step would miss the table of translations, and where these lie in
+ * memory would decide which lines of a cache they share. Advice: that it is not taken is no failure. */
 static void ask_for_large_pages(void *block, size_t bytes) {
 #ifdef MADV_HUGEPAGE
     const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), from = ((uintptr_t)block + page - 1) / page * page;
@@ -70,11 +70,12 @@ void *thaw_malloc(size_t bytes) {
         block = (char *)start + ALIGNMENT;
         memset(block, 0, bytes);
     } else {
-        start = calloc(1, bytes + 2 * ALIGNMENT);
+        const size_t align = bytes >= HUGE ? LARGE_PAGE : ALIGNMENT;
+        start = calloc(1, bytes + ALIGNMENT + align);
         if (!start)
             return NULL;
         block = (char *)start + ALIGNMENT;
-        block += (ALIGNMENT - (uintptr_t)block % ALIGNMENT) % ALIGNMENT;
+        block += (align - (uintptr_t)block % align) % align;
         if (bytes >= HUGE)
             ask_for_large_pages(block, bytes);
     }
