@@ -180,9 +180,17 @@ thaw_status thaw_numbers_parse(int64_t **numbers, int *n, const char *text, int6
 }
 
 void thaw_command_help(thaw_buffer *text, const thaw_command *command) {
+    enum { WIDTH = 110 };
     thaw_buffer_printf(text, "usage: thaw %s%s%s", command->name, *command->positional ? " " : "", command->positional);
+    size_t used = strlen("usage: thaw ") + strlen(command->name) + strlen(command->positional);
     for (int i = 0; i < command->n_options; i++) {
         const thaw_option *o = &command->options[i];
+        const size_t width = strlen(" [--]...") + strlen(o->name) + (o->value ? strlen(o->value) + 1 : 0);
+        if (used + width > WIDTH) { /* options go on in a new line */
+            thaw_buffer_printf(text, "\n           ");
+            used = strlen("           ");
+        }
+        used += width;
         thaw_buffer_printf(text, " [--%s%s%s]%s", o->name, o->value ? " " : "", o->value ? o->value : "",
                            o->repeats ? "..." : "");
     }
