@@ -4,7 +4,11 @@
 
 #include "counting.h"
 
-enum { PLACES = 1 << 14 /* more than an exchange has requests */, FOLDED = 1 << 18, HEAD = 1 << 16 /* bytes */ };
+enum {
+    PLACES = 1 << 14, /* more than an exchange has requests */
+    HEAD = 3 << 20,   /* bytes: a block begins at a large page */
+    FOLDED = 2 * HEAD
+};
 
 counts counted;
 
