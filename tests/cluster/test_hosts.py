@@ -14,7 +14,7 @@ import time
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
 import harness  # noqa: E402
 from hosts import KEEPALIVE, Hosts  # noqa: E402
-from keras_file import Network  # noqa: E402
+from keras_file import wide_network  # noqa: E402
 
 N = 4
 STEPS = 5     # an epoch
@@ -33,16 +33,7 @@ class Cluster(harness.Case):
         if cls.hosts.reason:
             print("test_hosts: skipped: " + cls.hosts.reason, file=sys.stderr)
             return
-        net = Network("wide", (16, 16, 3))
-        net.conv("block1_conv1", 16)
-        net.pool("block1_pool")
-        net.conv("block2_conv1", 64)
-        net.conv("block2_conv2", 64)
-        net.pool("block2_pool")
-        net.flatten("flatten")
-        net.dense("fc1", 96, "relu")
-        net.dense("predictions", 3, "softmax")
-        cls.model = net.save(os.path.join(cls.shared, "wide.h5"))
+        cls.model = wide_network(os.path.join(cls.shared, "wide.h5"))
         cls.train = harness.make_folders(os.path.join(cls.shared, "train"), {"a": 54, "b": 53, "c": 53})
 
     @classmethod

@@ -156,3 +156,17 @@ def small_network(path, classes=3, size=(16, 16), batch_norm=False, seed=1, top=
         net.dense("fc1", 16, "relu")
         net.dense("predictions", classes, "softmax")
     return net.save(path)
+
+
+def wide_network(path):
+    """Enough parameters that their gradients can be told from other traffic. Returns path."""
+    net = Network("wide", (16, 16, 3))
+    net.conv("block1_conv1", 16)
+    net.pool("block1_pool")
+    net.conv("block2_conv1", 64)
+    net.conv("block2_conv2", 64)
+    net.pool("block2_pool")
+    net.flatten("flatten")
+    net.dense("fc1", 96, "relu")
+    net.dense("predictions", 3, "softmax")
+    return net.save(path)

@@ -18,10 +18,11 @@
 #pragma pop_macro("realloc")
 #pragma pop_macro("free")
 
-#include <mpi.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <stdlib.h>
+
+#include "comm_mpi.h"
 
 typedef struct counts {
     uint64_t messages, bytes; /* sent by this rank: MPI_Isend */
