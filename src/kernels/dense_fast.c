@@ -12,7 +12,7 @@
 enum {
     BLOCK_ROWS = 96, /* rows of x that pass over a block of the kernel: THAW_DEPTH rows of some columns */
     AHEAD = 16,      /* rows of the kernel that are fetched before they are copied */
-    LINE = 16,       /* floats added to rows of the copy of x, so that their distance is no power of two */
+    LINE = 16,       /* floats of a line of the cache */
     GRADIENT_IN = 256, /* rows of dkernel, columns of dx in one piece */
     GRADIENT_UNITS = 1024
 };
@@ -25,7 +25,7 @@ typedef struct room {
 } room;
 
 static room room_of(int64_t units) {
-    room r = {.panels = BLOCK_ROWS * (THAW_DEPTH + LINE)};
+    room r = {.panels = BLOCK_ROWS * THAW_DEPTH};
     r.side = r.panels + THAW_DEPTH * thaw_most(thaw_sixteens(block_width(units)), THAW_PANEL);
     r.bias = r.side + BLOCK_ROWS * THAW_PANEL;
     r.all = r.bias + THAW_PANEL + LINE;
@@ -60,13 +60,13 @@ static void forward_block(int64_t in, int64_t units, const float *x, const float
     static const float zero[THAW_PANEL];
     const thaw_isa *isa = thaw_isa_get();
     const room r = room_of(units);
-    const int64_t rows = r1 - r0, stride = THAW_DEPTH + LINE;
+    const int64_t rows = r1 - r0;
     float *panels = scratch + r.panels, *side = scratch + r.side, *shift = scratch + r.bias;
     for (int64_t k0 = 0; k0 < in; k0 += THAW_DEPTH) {
         int64_t k = thaw_least(THAW_DEPTH, in - k0);
         bool last = k0 + k == in;
         for (int64_t row = 0; row < rows; row++)
-            memcpy(scratch + row * stride, x + (r0 + row) * in + k0, (size_t)k * sizeof *x);
+            memcpy(scratch + row * THAW_DEPTH, x + (r0 + row) * in + k0, (size_t)k * sizeof *x);
         copy_panels(units, kernel, k0, k, u0, u1, panels);
         for (int64_t panel = 0; u0 + panel * THAW_PANEL < u1; panel++) {
             int64_t u = u0 + panel * THAW_PANEL, width = thaw_panel_width(u1 - u0, panel), n = thaw_least(width, u1 - u);
@@ -78,7 +78,7 @@ static void forward_block(int64_t in, int64_t units, const float *x, const float
                     shift[i] = i < n ? bias[u + i] : 0.0f;
                 start = shift;
             }
-            isa->multiply(rows, width, k, scratch, stride, panels + panel * THAW_PANEL * k, start, NULL,
+            isa->multiply(rows, width, k, scratch, THAW_DEPTH, 0, panels + panel * THAW_PANEL * k, start, NULL,
                           act == THAW_ACTIVATION_RELU && last, false, whole ? to : side, whole ? units : width,
                           NULL);
             for (int64_t row = 0; row < rows && last && !whole; row++)
@@ -120,18 +120,18 @@ static void gradient_block(int64_t in, int64_t units, const float *dy, const flo
     static const float zero[THAW_PANEL];
     const thaw_isa *isa = thaw_isa_get();
     const room r = room_of(units);
-    const int64_t rows = r1 - r0, stride = THAW_DEPTH + LINE;
+    const int64_t rows = r1 - r0;
     float *turned = scratch + r.panels, *side = scratch + r.side;
     for (int64_t k0 = 0; k0 < units; k0 += THAW_DEPTH) {
         int64_t k = thaw_least(THAW_DEPTH, units - k0);
         for (int64_t row = 0; row < rows; row++)
-            memcpy(scratch + row * stride, dy + (r0 + row) * units + k0, (size_t)k * sizeof *dy);
+            memcpy(scratch + row * THAW_DEPTH, dy + (r0 + row) * units + k0, (size_t)k * sizeof *dy);
         for (int64_t i = i0; i < i1; i += THAW_PANEL) {
             int64_t n = thaw_least(THAW_PANEL, i1 - i), width = thaw_sixteens(n);
             float *to = dx + r0 * in + i;
             bool add = accumulate || k0 > 0, whole = n == width;
             copy_turned(units, kernel, k0, k, i, n, width, turned);
-            isa->multiply(rows, width, k, scratch, stride, turned, add && whole ? NULL : zero, NULL, false, false,
+            isa->multiply(rows, width, k, scratch, THAW_DEPTH, 0, turned, add && whole ? NULL : zero, NULL, false, false,
                           whole ? to : side, whole ? in : width, NULL);
             for (int64_t row = 0; row < rows && !whole; row++)
                 for (int64_t j = 0; j < n; j++)

@@ -17,7 +17,7 @@
 #include "kernels/winograd_tiles.h"
 
 enum {
-    LINE = 16,     /* floats added to rows of V, so that their distance is no power of two */
+    LINE = 16,     /* floats of a line of the cache */
     UNIT = 12,     /* blocks have whole units of tiles, as the inner kernels like them */
     FEW_TILES = 24, /* of a block: V, M and the panels of a shallow layer fit the second-level cache together */
     MANY_TILES = 48, /* of a deep one: the packed kernel comes from far, and is used more often */
@@ -104,6 +104,10 @@ static int64_t most_tiles(const thaw_window *s) {
  * transform writes or reads do not fall into few sets of the cache. */
 static int64_t point_stride(int64_t floats) { return (floats / LINE | 1) * LINE; }
 
+/* V of a point lies in pieces of THAW_DEPTH channels, as the inner kernel takes it. */
+static int64_t pieces_of(const thaw_window *s) { return thaw_ceil_div(s->cin, THAW_DEPTH); }
+static int64_t piece_width(const thaw_window *s) { return thaw_least(thaw_sixteens(s->cin), THAW_DEPTH); }
+
 /* Floats of a thread: V, M, one input tile with padding, one output tile, bias of a panel. */
 typedef struct room {
     int64_t v, m, patch, bias, all;
@@ -111,7 +115,7 @@ typedef struct room {
 
 static room room_of(const thaw_window *s) {
     int64_t c = thaw_sixteens(s->cin), tiles = most_tiles(s);
-    room r = {.m = points_of(s) * point_stride(tiles * (c + LINE))};
+    room r = {.m = points_of(s) * point_stride(tiles * pieces_of(s) * piece_width(s))};
     r.patch = r.m + points_of(s) * point_stride(tiles * THAW_PANEL);
     r.bias = r.patch + THAW_POINTS * thaw_most(c, THAW_PANEL);
     r.all = r.bias + THAW_PANEL + LINE;
@@ -164,7 +168,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
     const thaw_tiling t = thaw_tiling_of(s);
     const room r = room_of(s);
     const int64_t tiles = n * t.rows * t.columns, panels = thaw_panels(s->cout), threads = thaw_threads();
-    const int64_t stride = thaw_sixteens(s->cin) + LINE, units = thaw_ceil_div(tiles, UNIT);
+    const int64_t pieces = pieces_of(s), stride = piece_width(s), units = thaw_ceil_div(tiles, UNIT);
     const int64_t blocks = thaw_ceil_div(tiles, most_tiles(s));
     const bool once = act == THAW_ACTIVATION_LINEAR || act == THAW_ACTIVATION_RELU; /* y is not touched again */
     const bool stream = once && add != y && thaw_streams(y, n * s->oh * s->ow, s->cout);
@@ -177,7 +181,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
         static const float zero[THAW_PANEL];
         int64_t block = item / ranges, range = item % ranges;
         int64_t t0 = block * units / blocks * UNIT, t1 = thaw_least((block + 1) * units / blocks * UNIT, tiles), count = t1 - t0;
-        int64_t v_point = point_stride(count * stride), rows[THAW_POINTS];
+        int64_t piece = count * stride, v_point = point_stride(pieces * piece), rows[THAW_POINTS];
         float *v = (float *)scratch + omp_get_thread_num() * r.all, *m = v + r.m, *patch = v + r.patch, *shift = v + r.bias;
         thaw_tile tile[MOST_TILES];
         for (int64_t point = 0; point < t.points; point++)
@@ -186,7 +190,9 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
             tile[i] = thaw_tile_of(&t, t0 + i, t0);
             tile[i].at.stride = stride;
             tile[i].at.point = v_point;
-            thaw_tile_input(isa, s, &tile[i], x, 0, stride - LINE, v, patch);
+            for (int64_t k = 0; k < pieces; k++)
+                thaw_tile_input(isa, s, &tile[i], x, k * THAW_DEPTH,
+                                thaw_least(thaw_sixteens(s->cin) - k * THAW_DEPTH, THAW_DEPTH), v + k * piece, patch);
         }
         for (int64_t panel = range * panels / ranges; panel < (range + 1) * panels / ranges; panel++) {
             int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), m_point = point_stride(count * width);
@@ -196,8 +202,8 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
             for (int64_t i = 0; bias && i < width; i++)
                 shift[i] = i < f.n ? bias[co + i] : 0.0f;
             for (int64_t point = 0; point < t.points; point++)
-                isa->multiply(rows[point], width, s->cin, v + point * v_point, stride, u + point * s->cin * width, zero, NULL,
-                              false, false, m + point * m_point, width, NULL);
+                isa->multiply(rows[point], width, s->cin, v + point * v_point, stride, piece, u + point * s->cin * width, zero,
+                              NULL, false, false, m + point * m_point, width, NULL);
             for (int64_t i = 0; i < count; i++) {
                 tile[i].at.stride = width;
                 tile[i].at.point = m_point;
