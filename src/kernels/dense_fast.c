@@ -13,6 +13,7 @@ enum {
     BLOCK_ROWS = 96, /* rows of x that pass over a block of the kernel: THAW_DEPTH rows of some columns */
     AHEAD = 16,      /* rows of the kernel that are fetched before they are copied */
     LINE = 16,       /* floats of a line of the cache */
+    PANEL_STEP = (THAW_DEPTH + 1) * THAW_PANEL, /* from panel to panel of a block: a row goes to all, so no power of two */
     GRADIENT_IN = 256, /* rows of dkernel, columns of dx in one piece */
     GRADIENT_UNITS = 1024
 };
@@ -26,7 +27,7 @@ typedef struct room {
 
 static room room_of(int64_t units) {
     room r = {.panels = BLOCK_ROWS * THAW_DEPTH};
-    r.side = r.panels + THAW_DEPTH * thaw_most(thaw_sixteens(block_width(units)), THAW_PANEL);
+    r.side = r.panels + thaw_panels(block_width(units)) * PANEL_STEP;
     r.bias = r.side + BLOCK_ROWS * THAW_PANEL;
     r.all = r.bias + THAW_PANEL + LINE;
     return r;
@@ -45,9 +46,13 @@ static void copy_panels(int64_t units, const float *kernel, int64_t k0, int64_t 
         const float *from = kernel + (k0 + row) * units;
         for (int64_t panel = 0; u0 + panel * THAW_PANEL < u1; panel++) {
             int64_t u = u0 + panel * THAW_PANEL, width = thaw_panel_width(u1 - u0, panel), n = thaw_least(width, u1 - u);
-            float *at = to + panel * THAW_PANEL * k + row * width;
-            for (int64_t i = 0; i < n; i += 16) /* rows lie on pages of their own */
-                __builtin_prefetch(from + AHEAD * units + u + i);
+            float *at = to + panel * PANEL_STEP + row * width;
+            for (int64_t i = 0; i < n; i += LINE) /* rows lie on pages of their own */
+                __builtin_prefetch(from + AHEAD * units + u + i, 0, 2);
+            if (n == THAW_PANEL) { /* of a constant size it is no call */
+                memcpy(at, from + u, THAW_PANEL * sizeof *at);
+                continue;
+            }
             memcpy(at, from + u, (size_t)n * sizeof *at);
             memset(at + n, 0, (size_t)(width - n) * sizeof *at);
         }
@@ -78,7 +83,7 @@ static void forward_block(int64_t in, int64_t units, const float *x, const float
                     shift[i] = i < n ? bias[u + i] : 0.0f;
                 start = shift;
             }
-            isa->multiply(rows, width, k, scratch, THAW_DEPTH, 0, panels + panel * THAW_PANEL * k, start, NULL,
+            isa->multiply(rows, width, k, scratch, THAW_DEPTH, 0, panels + panel * PANEL_STEP, start, NULL,
                           act == THAW_ACTIVATION_RELU && last, false, whole ? to : side, whole ? units : width,
                           NULL);
             for (int64_t row = 0; row < rows && last && !whole; row++)
