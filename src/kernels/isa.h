@@ -51,6 +51,9 @@ typedef struct thaw_isa {
     void (*winograd_output)(int kh, int kw, const float *m, const thaw_tile_rows *t, int64_t w, const float *bias,
                             const float *add, bool relu, bool stream, float *y, int64_t row, int64_t column, int rows,
                             int columns);
+    /* Of the outputs of a tile of 4x4, in twos in both directions, the largest (window_maximum): rows x columns of 2x2. */
+    void (*winograd_pooled)(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, bool relu, bool stream,
+                            float *y, int64_t row, int64_t column, int rows, int columns);
     /* u(points,w) = G g G^T of w filters g(kh*kw,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double.
      * Streamed to u, at multiples of 64 bytes. */
     void (*winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
@@ -87,6 +90,8 @@ typedef struct thaw_isa {
     void thaw_winograd_output_##isa(int kh, int kw, const float *m, const thaw_tile_rows *t, int64_t w,                \
                                     const float *bias, const float *add, bool relu, bool stream, float *y,             \
                                     int64_t row, int64_t column, int rows, int columns);                               \
+    void thaw_winograd_pooled_##isa(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, bool relu,  \
+                                    bool stream, float *y, int64_t row, int64_t column, int rows, int columns);        \
     void thaw_winograd_filter_##isa(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale,       \
                                     float *u, int64_t point);                                                          \
     void thaw_winograd_gradient_##isa(const float *dy, int64_t row, int64_t column, int64_t c,                         \

@@ -135,6 +135,27 @@ typedef struct finish {
     bool stream;
 } finish;
 
+/* Copies n of width channels of rows x columns cells, packed with four in a row, to where they belong. */
+static void place_cells(const float *from, int64_t width, int64_t n, int rows, int columns, float *to, int64_t row,
+                        int64_t column) {
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++)
+            memcpy(to + i * row + j * column, from + (4 * i + j) * width, (size_t)n * sizeof *to);
+}
+
+/* Pooled outputs of a tile from m, as below. */
+static void transform_pooled(const thaw_isa *isa, const thaw_window *s, const thaw_tile *t, const float *m, const finish *f,
+                             float *y, float *piece) {
+    const int64_t oh = s->oh / 2, ow = s->ow / 2, oy = t->y / 2, ox = t->x / 2;
+    const int rows = (int)thaw_least(2, oh - oy), columns = (int)thaw_least(2, ow - ox);
+    const bool relu = f->act == THAW_ACTIVATION_RELU, whole = f->n == f->width;
+    float *to = y + ((t->image * oh + oy) * ow + ox) * s->cout;
+    isa->winograd_pooled(m, &t->at, f->width, f->bias, relu, f->stream && whole, whole ? to : piece,
+                         whole ? ow * s->cout : 4 * f->width, whole ? s->cout : f->width, rows, columns);
+    if (!whole)
+        place_cells(piece, f->width, f->n, rows, columns, to, ow * s->cout, s->cout);
+}
+
 /* Outputs of a tile from m. y and f->add are at the panel's first channel; piece: room for a tile. */
 static void transform_output(const thaw_isa *isa, const thaw_window *s, const thaw_tile *t, const float *m, const finish *f,
                              float *y, float *piece) {
@@ -171,7 +192,8 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
     const int64_t pieces = pieces_of(s), stride = piece_width(s), units = thaw_ceil_div(tiles, UNIT);
     const int64_t blocks = thaw_ceil_div(tiles, most_tiles(s));
     const bool once = act == THAW_ACTIVATION_LINEAR || act == THAW_ACTIVATION_RELU; /* y is not touched again */
-    const bool stream = once && add != y && thaw_streams(y, n * s->oh * s->ow, s->cout);
+    const int64_t outputs = s->pool ? s->oh / 2 * (s->ow / 2) : s->oh * s->ow;
+    const bool stream = once && add != y && thaw_streams(y, n * outputs, s->cout);
     /* Few blocks: several threads share one, each with its own V, so that none waits for the last. */
     int64_t ranges = 1;
     while (blocks * ranges < 4 * threads && 2 * ranges <= panels)
@@ -207,7 +229,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
             for (int64_t i = 0; i < count; i++) {
                 tile[i].at.stride = width;
                 tile[i].at.point = m_point;
-                transform_output(isa, s, &tile[i], m, &f, y + co, patch);
+                (s->pool ? transform_pooled : transform_output)(isa, s, &tile[i], m, &f, y + co, patch);
             }
         }
         isa->fence();

@@ -179,6 +179,32 @@ static inline __attribute__((always_inline)) void output_tile(int high, int wide
     }
 }
 
+void THAW_NAMED(thaw_winograd_pooled)(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, bool relu,
+                                      bool stream, float *y, int64_t row, int64_t column, int rows, int columns) {
+    for (int64_t i = 0; i < w; i += THAW_LANES) {
+        vec from[6], half[24], outputs[16];
+        for (int q = 0; q < 6; q++) {
+            for (int p = 0; p < 6; p++)
+                from[p] = vec_load(AT(m, t, p, q) + i);
+            output_cells(4, from, half + q, 6);
+        }
+        const vec shift = bias ? vec_load(bias + i) : vec_all(0.0f);
+        for (int r = 0; r < 4; r++) {
+            output_cells(4, half + 6 * r, outputs + 4 * r, 1);
+            for (int j = 0; j < 4; j++) {
+                const vec sum = vec_add(outputs[4 * r + j], shift);
+                outputs[4 * r + j] = relu ? vec_relu(sum) : sum;
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < columns; j++) {
+                const vec *cell = outputs + 8 * r + 2 * j;
+                finish(vec_larger(vec_larger(vec_larger(cell[0], cell[1]), cell[4]), cell[5]), NULL, false, stream,
+                       y + r * row + j * column + i);
+            }
+    }
+}
+
 /* y = A^T m, 8 to 2. */
 static inline void output2(const vec *m, vec *y) {
     y[0] = vec_add(vec_add(m[0], vec_add(m[1], m[2])), vec_add(vec_add(m[3], m[4]), vec_add(m[5], m[6])));
