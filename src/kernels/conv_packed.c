@@ -58,8 +58,12 @@ static bool takes_winograd(const thaw_window *s) {
     return thaw_winograd_fits(s) && (m == THAW_CONV_WINOGRAD || (m == THAW_CONV_AUTO && (s->pool || pays(s))));
 }
 
+/* Pooled maps have full tiles alone (winograd_tiles.h), which must not be many more products. */
 static bool conv_pools(const thaw_window *s) {
-    return s->kh == 3 && s->kw == 3 && s->oh > 1 && s->ow > 1 && takes_winograd(s);
+    thaw_window pooled = *s;
+    pooled.pool = 2;
+    return s->kh == 3 && s->kw == 3 && s->oh > 1 && s->ow > 1 && takes_winograd(s) &&
+           20 * thaw_winograd_products(&pooled) <= 21 * thaw_winograd_products(s);
 }
 
 static bool weights_take_winograd(const thaw_window *s) { return thaw_winograd_weights_fits(s) && takes_winograd(s); }

@@ -100,10 +100,6 @@ static int64_t most_tiles(const thaw_window *s) {
     return points_of(s) < THAW_POINTS ? MOST_TILES : s->cin <= 128 ? FEW_TILES : MANY_TILES;
 }
 
-/* Distance of the matrices of the 36 points, of so many floats: an odd number of cache lines, so that the 36 places that a
- * transform writes or reads do not fall into few sets of the cache. */
-static int64_t point_stride(int64_t floats) { return (floats / LINE | 1) * LINE; }
-
 /* V of a point lies in pieces of THAW_DEPTH channels, as the inner kernel takes it. */
 static int64_t pieces_of(const thaw_window *s) { return thaw_ceil_div(s->cin, THAW_DEPTH); }
 static int64_t piece_width(const thaw_window *s) { return thaw_least(thaw_sixteens(s->cin), THAW_DEPTH); }
@@ -115,8 +111,8 @@ typedef struct room {
 
 static room room_of(const thaw_window *s) {
     int64_t c = thaw_sixteens(s->cin), tiles = most_tiles(s);
-    room r = {.m = points_of(s) * point_stride(tiles * pieces_of(s) * piece_width(s))};
-    r.patch = r.m + points_of(s) * point_stride(tiles * THAW_PANEL);
+    room r = {.m = points_of(s) * thaw_point_stride(tiles * pieces_of(s) * piece_width(s))};
+    r.patch = r.m + points_of(s) * thaw_point_stride(tiles * THAW_PANEL);
     r.bias = r.patch + THAW_POINTS * thaw_most(c, THAW_PANEL);
     r.all = r.bias + THAW_PANEL + LINE;
     return r;
@@ -203,7 +199,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
         static const float zero[THAW_PANEL];
         int64_t block = item / ranges, range = item % ranges;
         int64_t t0 = block * units / blocks * UNIT, t1 = thaw_least((block + 1) * units / blocks * UNIT, tiles), count = t1 - t0;
-        int64_t piece = count * stride, v_point = point_stride(pieces * piece), rows[THAW_POINTS];
+        int64_t piece = count * stride, v_point = thaw_point_stride(pieces * piece), rows[THAW_POINTS];
         float *v = (float *)scratch + omp_get_thread_num() * r.all, *m = v + r.m, *patch = v + r.patch, *shift = v + r.bias;
         thaw_tile tile[MOST_TILES];
         for (int64_t point = 0; point < t.points; point++)
@@ -217,7 +213,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
                                 thaw_least(thaw_sixteens(s->cin) - k * THAW_DEPTH, THAW_DEPTH), v + k * piece, patch);
         }
         for (int64_t panel = range * panels / ranges; panel < (range + 1) * panels / ranges; panel++) {
-            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), m_point = point_stride(count * width);
+            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), m_point = thaw_point_stride(count * width);
             const finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,
                               .add = add ? add + co : NULL, .stream = stream};
             const float *u = packed + panel * t.points * s->cin * THAW_PANEL;

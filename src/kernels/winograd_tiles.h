@@ -40,6 +40,13 @@ static inline thaw_tiling thaw_tiling_of(const thaw_window *s) {
     return t;
 }
 
+/* Distance of the matrices of the points, of so many floats: an odd number of cache lines, so that the 36 places that a transform
+ * writes or reads do not fall into few sets of the cache. */
+static inline int64_t thaw_point_stride(int64_t floats) {
+    enum { LINE = 16 };
+    return (floats / LINE | 1) * LINE;
+}
+
 /* Products of an image for each pair of channels. */
 static inline int64_t thaw_tiling_products(const thaw_window *s) {
     const thaw_tiling t = thaw_tiling_of(s);
