@@ -47,24 +47,50 @@ static inline __attribute__((always_inline)) void input_points(int outputs, cons
     t[4 * to] = vec_subtract(even_b, odd_b);
 }
 
+/* Two rows of B^T d: the first and the last, or those of a point and its negative. d: vectors `step` floats apart. With so few at
+ * a time the transform of a tile stays in registers. */
+static inline __attribute__((always_inline)) void input_pair(int outputs, int pair, const float *d, int64_t step, vec *one,
+                                                             vec *two) {
+    const vec d1 = vec_load(d + step), d2 = vec_load(d + 2 * step), d3 = vec_load(d + 3 * step);
+    if (pair == 0) {
+        const vec product = vec_all((float)(A2 * B2)), minus_sum = vec_all((float)-(A2 + B2));
+        const vec d4 = vec_load(d + 4 * step), first = vec_fma(product, vec_load(d), vec_fma(minus_sum, d2, d4));
+        *one = outputs == 4 ? first : d1;
+        *two = outputs == 4 ? vec_fma(product, d1, vec_fma(minus_sum, d3, vec_load(d + 5 * step))) : first;
+        return;
+    }
+    const double point = pair == 1 ? A1 : B1, other = pair == 1 ? B2 : A2; /* the other's square */
+    const vec minus_other = vec_all((float)-other);
+    const vec odd = vec_multiply(vec_all((float)point), vec_fma(minus_other, d1, d3));
+    const vec even = outputs == 4 ? vec_fma(minus_other, d2, vec_load(d + 4 * step))
+                                  : vec_multiply(vec_all((float)(point * point)), vec_fma(minus_other, vec_load(d), d2));
+    *one = vec_add(even, odd);
+    *two = vec_subtract(even, odd);
+}
+
 /* The row of a tile in the matrix of point (p, q). */
 #define AT(base, t, p, q) ((base) + (t)->row[((p) == 0) + 2 * ((q) == 0)] * (t)->stride + (6 * (p) + (q)) * (t)->point)
 
 static inline __attribute__((always_inline)) void input_tile(int high, int wide, const float *x, int64_t row, int64_t column,
                                                              int64_t c, const thaw_tile_rows *at, float *v) {
+    const int64_t point = at->point;
     for (int64_t i = 0; i < c; i += THAW_LANES) {
-        vec d[6], half[THAW_POINTS], t[6];
-        for (int j = 0; j < wide + 2; j++) {
-            for (int r = 0; r < high + 2; r++)
-                d[r] = vec_load(x + r * row + j * column + i);
-            for (int r = 0; r < high + 2 && j >= 2; r++) /* the next tile's */
-                __builtin_prefetch(x + r * row + (j + wide) * column + i);
-            input_points(high, d, 1, half + j, 6);
-        }
-        for (int p = high == 4 ? 0 : FIRST; p < 6; p++) {
-            input_points(wide, half + 6 * p, 1, t, 1);
-            for (int q = wide == 4 ? 0 : FIRST; q < 6; q++)
-                vec_store(AT(v, at, p, q) + i, t[q]);
+        for (int pair = 0; pair < 3; pair++) {
+            vec half[2][6], t[6];
+            for (int j = 0; j < wide + 2; j++) {
+                input_pair(high, pair, x + j * column + i, row, half[0] + j, half[1] + j);
+                for (int r = 0; r < high + 2 && pair == 0 && j >= 2; r++) /* the next tile's */
+                    __builtin_prefetch(x + r * row + (j + wide) * column + i);
+            }
+            for (int k = high == 4 || pair ? 0 : 1; k < 2; k++) {
+                const int p = pair ? 2 * pair - 1 + k : 5 * k;
+                float *first = AT(v, at, p, 0) + i, *others = AT(v, at, p, 1) + i;
+                input_points(wide, half[k], 1, t, 1);
+                if (wide == 4)
+                    vec_store(first, t[0]);
+                for (int q = 1; q < 6; q++)
+                    vec_store(others + (q - 1) * point, t[q]);
+            }
         }
     }
 }
