@@ -71,10 +71,18 @@ static inline __attribute__((always_inline)) void input_pair(int outputs, int pa
 /* The row of a tile in the matrix of point (p, q). */
 #define AT(base, t, p, q) ((base) + (t)->row[((p) == 0) + 2 * ((q) == 0)] * (t)->stride + (6 * (p) + (q)) * (t)->point)
 
+/* The points (p, q) of a tile, or those with q > 0, to their matrices. */
+static inline __attribute__((always_inline)) void store_points(int wide, const thaw_tile_rows *at, int p,
+                                                               const vec *t, float *to) {
+    if (wide == 4)
+        vec_store(AT(to, at, p, 0), t[0]);
+    for (int q = 1; q < 6; q++)
+        vec_store(AT(to, at, p, q), t[q]);
+}
+
 static inline __attribute__((always_inline)) void input_tile(int high, int wide, const float *x, int64_t row, int64_t column,
                                                              int64_t c, const thaw_tile_rows *at, float *v) {
-    const int64_t point = at->point;
-    for (int64_t i = 0; i < c; i += THAW_LANES) {
+    for (int64_t i = 0; i < c; i += THAW_LANES)
         for (int pair = 0; pair < 3; pair++) {
             vec half[2][6], t[6];
             for (int j = 0; j < wide + 2; j++) {
@@ -83,16 +91,10 @@ static inline __attribute__((always_inline)) void input_tile(int high, int wide,
                     __builtin_prefetch(x + r * row + (j + wide) * column + i);
             }
             for (int k = high == 4 || pair ? 0 : 1; k < 2; k++) {
-                const int p = pair ? 2 * pair - 1 + k : 5 * k;
-                float *first = AT(v, at, p, 0) + i, *others = AT(v, at, p, 1) + i;
                 input_points(wide, half[k], 1, t, 1);
-                if (wide == 4)
-                    vec_store(first, t[0]);
-                for (int q = 1; q < 6; q++)
-                    vec_store(others + (q - 1) * point, t[q]);
+                store_points(wide, at, pair ? 2 * pair - 1 + k : 5 * k, t, v + i);
             }
         }
-    }
 }
 
 /* Calls `tile` with the sizes of the tile as constants. */
@@ -346,21 +348,35 @@ static inline __attribute__((always_inline)) void gradient_points(int outputs, c
     t[5 * to] = d[outputs - 1];
 }
 
+/* Two rows of D d, as input_pair. */
+static inline __attribute__((always_inline)) void gradient_pair(int outputs, int pair, const float *d, int64_t step, vec *one,
+                                                                vec *two) {
+    const vec d0 = vec_load(d), d1 = vec_load(d + step), d2 = vec_load(d + 2 * step);
+    const vec last = outputs == 4 ? vec_load(d + 3 * step) : d2;
+    if (pair == 0) {
+        *one = d0;
+        *two = last;
+        return;
+    }
+    const double point = pair == 1 ? A1 : B1;
+    const vec square = vec_all((float)(point * point)), even = vec_fma(square, d2, d0);
+    const vec odd = vec_multiply(vec_all((float)point), outputs == 4 ? vec_fma(square, last, d1) : d1);
+    *one = vec_add(even, odd);
+    *two = vec_subtract(even, odd);
+}
+
 static inline __attribute__((always_inline)) void gradient_tile(int high, int wide, const float *dy, int64_t row, int64_t column,
                                                                 int64_t c, const thaw_tile_rows *at, float *m) {
-    for (int64_t i = 0; i < c; i += THAW_LANES) {
-        vec d[4], half[24], t[6];
-        for (int j = 0; j < wide; j++) {
-            for (int r = 0; r < high; r++)
-                d[r] = vec_load(dy + r * row + j * column + i);
-            gradient_points(high, d, half + j, 4);
+    for (int64_t i = 0; i < c; i += THAW_LANES)
+        for (int pair = 0; pair < 3; pair++) {
+            vec half[2][4], t[6];
+            for (int j = 0; j < wide; j++)
+                gradient_pair(high, pair, dy + j * column + i, row, half[0] + j, half[1] + j);
+            for (int k = high == 4 || pair ? 0 : 1; k < 2; k++) {
+                gradient_points(wide, half[k], t, 1);
+                store_points(wide, at, pair ? 2 * pair - 1 + k : 5 * k, t, m + i);
+            }
         }
-        for (int p = high == 4 ? 0 : FIRST; p < 6; p++) {
-            gradient_points(wide, half + 4 * p, t, 1);
-            for (int q = wide == 4 ? 0 : FIRST; q < 6; q++)
-                vec_store(AT(m, at, p, q) + i, t[q]);
-        }
-    }
 }
 
 void THAW_NAMED(thaw_winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,

@@ -184,8 +184,8 @@ static void test_errors(void **state) {
 static void test_pooled(void **state) {
     (void)state;
     static const char *const isas[] = {"avx512", "avx2", "portable"};
-    static const int64_t sizes[][4] = {{8, 8, 16, 64}, {16, 24, 32, 37}, {37, 37, 16, 32}, {9, 10, 19, 40},
-                                       {18, 6, 48, 16}, {2, 3, 16, 16}, {28, 28, 130, 96}};
+    static const int64_t sizes[][4] = {{8, 8, 16, 64}, {16, 24, 32, 37}, {37, 37, 16, 32}, {23, 32, 19, 40},
+                                       {50, 8, 48, 16}, {12, 13, 16, 16}, {28, 28, 130, 96}};
     enum { N = 3 };
     const thaw_kernels *fast = thaw_kernels_fast(), *reference = thaw_kernels_reference();
     thaw_conv_mode_set(THAW_CONV_WINOGRAD);
@@ -229,6 +229,8 @@ static void test_pooled(void **state) {
             }
     const thaw_window strided = window_of(8, 8, 16, 16, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1);
     const thaw_window line = window_of(8, 8, 16, 16, 1, 3, 1, 1, 1, 1, 0, 0, 1, 1);
+    const thaw_window more = window_of(14, 14, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1); /* 16 full tiles instead of 4+4+3+3 squared */
+    assert_false(fast->conv_pools(&more));
     assert_false(fast->conv_pools(&strided));
     assert_false(fast->conv_pools(&line));
     assert_false(reference->conv_pools(&strided));
