@@ -34,6 +34,13 @@ thaw_status thaw_comm_first(thaw_comm **out, thaw_comm *comm, int ranks);
  * For failures that other ranks cannot learn of at a collective point. Not collective; does not return. */
 _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *message);
 
+/* From here to thaw_comm_finalize a thread of each rank watches the others, also while main threads are blocked: a rank that
+ * gives no sign of life for `seconds` ends all with THAW_HUNG and one line on standard error that names it and its host. A
+ * rank that is slow but alive is waited for, with a warning. `seconds` 0, a second call, or one rank: nothing. Collective.
+ * Errors: THAW_RESOURCE. */
+thaw_status thaw_comm_watch(thaw_comm *comm, double seconds);
+#define THAW_WATCH_SECONDS 120.0 /* where no job says otherwise */
+
 int thaw_comm_rank(const thaw_comm *comm);
 int thaw_comm_size(const thaw_comm *comm);        /* P */
 int thaw_comm_local_rank(const thaw_comm *comm);  /* among the ranks of this host */

@@ -31,7 +31,11 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
         .result = print_result,
         .payload = app,
     };
-    thaw_status status = thaw_app_threads(app, 0, true);
+    thaw_status status = thaw_comm_watch(app->comm, job->watchdog_seconds);
+    if (status == THAW_OK)
+        status = thaw_app_threads(app, 0, true);
+    if (status == THAW_OK)
+        status = thaw_app_same_kernels(app);
     if (status == THAW_OK)
         status = thaw_train(app->comm, job, &options);
     thaw_job_free(job);

@@ -112,9 +112,9 @@ static thaw_status load_image(worker *w, float *x, float *y, int64_t sample, int
     w->pixels.least_height = l->options.scaled ? l->options.shape[0] : 0;
     w->pixels.least_width = l->options.scaled ? l->options.shape[1] : 0;
     thaw_status status = thaw_pixels_load(&w->pixels, path, &content);
-    /* What is computed once and kept must be of the bytes that it is kept for. */
-    if (status == THAW_OK && l->options.by_variant && d->content && d->content[sample] != content)
-        status = thaw_fail(THAW_DATA, "%s changed since this run began; start it again", path);
+    /* Bytes that all ranks agreed on: files may change, and a folder may be another one on another host. */
+    if (status == THAW_OK && d->content && d->content[sample] != content)
+        status = thaw_fail(THAW_DATA, "%s changed since this run began, or is another file on this host; start it again", path);
     thaw_free(path);
     THAW_TRY(status);
     thaw_resize(x, l->options.shape[0], l->options.shape[1], &w->pixels, w->taps);

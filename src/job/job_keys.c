@@ -94,6 +94,9 @@ const thaw_key thaw_keys[] = {
      "Value that best.h5 goes by: loss or a metric, with val_ for validation."},
     {"training.monitor_mode", THAW_KEY_CHOICE, JOB(monitor_mode), OFF, 0, 0, 0, "auto|min|max", "auto", NULL,
      "Whether less or more is better; auto takes accuracy as more."},
+    {"training.watchdog_seconds", THAW_KEY_REAL, JOB(watchdog_seconds), OFF, 0, 1e6, THAW_KEY_UNHASHED, NULL, "120", NULL,
+     "A rank that gives no sign of life for so long (stopped, or its host lost) ends the run with status 76; one that is slow "
+     "but alive is waited for, 30 times as long at most. 0: no watchdog. Signs are UDP datagrams to rank 0."},
     {"training.early_stopping", THAW_KEY_DEFAULTS, 0, OFF, 0, 0, 0, "stages[].early_stopping", NULL, "none",
      "early_stopping of every stage that does not say otherwise."},
     {"training.reduce_lr_on_plateau", THAW_KEY_DEFAULTS, 0, OFF, 0, 0, 0, "stages[].reduce_lr_on_plateau", NULL, "none",

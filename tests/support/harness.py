@@ -33,6 +33,11 @@ def mpirun(ranks):
     return ["mpirun", "-n", str(ranks)] + root + ["--oversubscribe", "--bind-to", "none"]
 
 
+def on_rank(rank, ranks, shell):
+    """Command prefix for `ranks` processes, of which one runs the shell words before it becomes thaw."""
+    return mpirun(ranks) + ["sh", "-c", '[ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" != %d ] || { %s; }; exec "$@"' % (rank, shell), "sh"]
+
+
 class Result:
     """Exit status, standard output and standard error of a finished command."""
 
@@ -106,6 +111,18 @@ def ranks_of(process):
         except OSError:
             pass
     return sorted(found)
+
+
+def rank_processes(process):
+    """Process id by rank of a started mpirun's ranks, of those that can be looked at."""
+    found = {}
+    for pid in ranks_of(process):
+        try:
+            words = dict(w.split("=", 1) for w in read_bytes("/proc/%d/environ" % pid).decode().split("\0") if "=" in w)
+            found[int(words.get("OMPI_COMM_WORLD_RANK", words.get("PMI_RANK", "0")))] = pid
+        except (OSError, UnicodeDecodeError):
+            pass
+    return found
 
 
 def wait_for(condition, timeout=60, pause=0.02):
