@@ -79,11 +79,13 @@ static atomic_uint moves; /* of the main thread; odd: it waits inside MPI */
 void thaw_watch_wait(void) { atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed); }
 void thaw_watch_go_on(void) { atomic_fetch_add_explicit(&moves, 1, memory_order_relaxed); }
 
-static void say(const char *line) { /* not through a stdio lock, which a blocked main thread may hold */
+/* Not through stdio, whose lock a blocked main thread may hold; and not into a pipe that is full, since a terminal that was
+ * halted must not halt signs of life. False: not said. */
+static bool say(const char *line, int patience_ms) {
     char text[1024];
+    struct pollfd room = {.fd = STDERR_FILENO, .events = POLLOUT};
     const int n = snprintf(text, sizeof text, "thaw: %s\n", line);
-    ssize_t written = write(STDERR_FILENO, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1);
-    (void)written;
+    return poll(&room, 1, patience_ms) > 0 && write(room.fd, text, n < (int)sizeof text ? (size_t)n : sizeof text - 1) > 0;
 }
 
 static void send_sign(const struct sockaddr_in *to, sign_kind kind) {
@@ -93,7 +95,7 @@ static void send_sign(const struct sockaddr_in *to, sign_kind kind) {
 
 /* Ends the job. The launcher ends what is left of it (stopped processes too); where it does not, ranks are told. */
 _Noreturn static void end_job(const char *line) {
-    say(line);
+    say(line, 1000);
     for (int r = 1; watch.rank == 0 && r < watch.ranks; r++)
         if (watch.peers[r].known && !watch.peers[r].left)
             for (int again = 0; again < 2; again++)
@@ -155,10 +157,9 @@ static void judge_silence(double now) {
     for (int r = 1; r < watch.ranks; r++) {
         peer *p = &watch.peers[r];
         if (!p->known && !p->told && now - watch.started > watch.limit) {
-            p->told = true;
             snprintf(line, sizeof line, "warning: signs of life of rank %d (%s) do not arrive: is UDP kept out between the "
                      "hosts? If it hangs, nobody will notice", r, p->host);
-            say(line);
+            p->told = say(line, 0);
         }
         if (!p->known || p->left || now - p->heard <= watch.limit)
             continue;
@@ -211,10 +212,10 @@ static void judge_waits(double now) {
     }
     if (watch.warned > 0.0 && shortest < 2.0 * watch.warned)
         return;
-    watch.warned = shortest;
     snprintf(line, sizeof line, "warning: %d rank%s waited %.0f s for rank %d (%s), which is alive and at work%s", waiting,
              waiting == 1 ? " has" : "s have", shortest, slow, watch.peers[slow].host, working > 1 ? ", and for others" : "");
-    say(line);
+    if (say(line, 0))
+        watch.warned = shortest;
 }
 
 static void forgive(double seconds) {

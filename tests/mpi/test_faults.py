@@ -10,6 +10,7 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
 import sys
 import time
 
@@ -20,7 +21,7 @@ from keras_file import small_network  # noqa: E402
 RANKS = 3
 LATE = 30 if harness.LONG else 4      # seconds
 STOPPED = 20 if harness.LONG else 4   # seconds
-LIMIT = 2                             # training.watchdog_seconds where the watchdog shall act
+LIMIT = 3                             # training.watchdog_seconds where the watchdog shall act
 SLACK = 5 + 5                         # seconds beyond: what ranks behind rank 1 add, and a busy machine
 
 
@@ -174,48 +175,45 @@ class Faults(harness.Case):
         self.assertIn("rank 2: rank 0 (", result.messages[0])
         self.all_gone(pids)
 
-    def test_slow_is_not_dead(self):
-        """The main thread of a rank is held up (it writes into a pipe that nobody reads) for several limits: a warning."""
-        folder = self.path("run")
-        pipe = self.path("stderr")
+    def hold(self, stream, name):
+        """The main thread of rank 0 writes into a pipe that nobody reads for longer than the limit. Returns the Result."""
+        folder, pipe = self.path("run-" + name), self.path(name)
         os.mkfifo(pipe)
-        hold = os.open(pipe, os.O_RDWR)  # never blocks
+        end = os.open(pipe, os.O_RDWR | os.O_NONBLOCK)  # both ends: nobody waits for us
         try:
-            prefix = harness.on_rank(0, RANKS, "exec 2>%s" % pipe)
-            process = harness.start(self.arguments(folder, watchdog_seconds=1), prefix=prefix)
-            pids = harness.wait_for(lambda: (lambda p: p if len(p) == RANKS else None)(harness.rank_processes(process)), 30)
-            self.assertTrue(harness.wait_for(lambda: os.path.exists(os.path.join(folder, "history.csv")), 30))
-            os.set_blocking(hold, False)
-            stuck = False
-            try:
-                while True:
-                    os.write(hold, b"." * 512)
-            except BlockingIOError:
-                stuck = True
-            self.assertTrue(stuck and process.poll() is None)
-            time.sleep(4)
-            self.assertIsNone(process.poll(), "a slow rank was taken for a dead one")
-            text = b""
-            os.set_blocking(hold, True)
-            end = time.monotonic() + 60
-            os.set_blocking(hold, False)
-            while process.poll() is None and time.monotonic() < end:
+            for size in (4096, 1):
                 try:
-                    text += os.read(hold, 65536)
+                    while True:
+                        os.write(end, b"." * size)
+                except BlockingIOError:
+                    pass
+            process = harness.start(self.arguments(folder, watchdog_seconds=LIMIT),
+                                    prefix=harness.on_rank(0, RANKS, "exec %d>%s" % (stream, pipe)))
+            pids = harness.wait_for(lambda: (lambda p: p if len(p) == RANKS else None)(harness.rank_processes(process)), 30)
+            if stream == 1:  # written at the end
+                self.assertTrue(harness.wait_for(lambda: os.path.exists(os.path.join(folder, "model.h5")), 60))
+            time.sleep(3 * LIMIT)
+            self.assertIsNone(process.poll(), "a slow rank was taken for a dead one")
+            until = time.monotonic() + 60
+            while process.poll() is None and time.monotonic() < until:
+                try:
+                    os.read(end, 1 << 20)
                 except BlockingIOError:
                     time.sleep(0.01)
             result = harness.finish(process, 10)
-            try:
-                while True:
-                    text += os.read(hold, 65536)
-            except BlockingIOError:
-                pass
         finally:
-            os.close(hold)
+            os.close(end)
         self.assertEqual(result.status, 0, str(result))
-        self.assertRegex(text.decode(), r"warning: 2 ranks have waited \d+ s for rank 0 \(.+\), which is alive and at work")
         self.same(folder)
         self.all_gone(pids)
+        return result
+
+    def test_slow_is_not_dead(self):
+        result = self.hold(1, "output")
+        self.assertRegex(result.err, r"warning: 2 ranks have waited \d+ s for rank 0 \(.+\), which is alive and at work")
+
+    def test_halted_terminal(self):
+        self.hold(2, "errors")
 
     def test_killed(self):
         for victim in (0, 2):
@@ -283,45 +281,52 @@ class Faults(harness.Case):
                              prefix=harness.on_rank(1, RANKS, "unset THAW_TEST_DATA"))
         self.refused(result, 64, "rank 1 (", "THAW_TEST_DATA")
 
-    def other_data(self, change):
-        """Rank 1 works in another folder, in which a relative path leads to other data."""
+    def test_other_folder(self):
         job = json.loads(open(self.arguments(self.path("run"))[1]).read())
         job["data"]["train"] = "train"
         harness.write_job(self.path("job.yaml"), job)
-        os.symlink(self.train, self.path("train"))
-        other = self.path("other")
+        os.makedirs(self.path("other"))
+        result = harness.run("train", "job.yaml", cwd=self.dir, prefix=harness.on_rank(1, RANKS, "cd " + self.path("other")))
+        self.refused(result, 78, "rank 1 (", "train: ", self.path("other"), "same folder")
+
+    def other_data(self, change, bad="error"):
+        """Rank 1 sees other data under the same path."""
+        seen, other = self.path("train"), self.path("other")
+        os.makedirs(seen)
         os.makedirs(other)
+        shutil.copytree(self.train, seen, dirs_exist_ok=True)
         change(other)
-        return harness.run("train", "job.yaml", cwd=self.dir, prefix=harness.on_rank(1, RANKS, "cd " + other))
+        job = json.loads(open(self.arguments(self.path("run"))[1]).read())
+        job["data"].update(train=seen, on_bad_image=bad)
+        harness.write_job(self.path("job.yaml"), job)
+        mount = "mount --bind %s %s" % (other, seen)
+        if subprocess.run(["unshare", "-m", "sh", "-c", mount], stderr=subprocess.DEVNULL).returncode:
+            self.skipTest("no permission to mount something")
+        shell = "set -- unshare -m sh -c '%s && exec \"$@\"' sh \"$@\"" % mount
+        return harness.run("train", self.path("job.yaml"), prefix=harness.on_rank(1, RANKS, shell))
 
     def test_data_are_missing(self):
         self.refused(self.other_data(lambda other: None), 66, "rank 1 (", "train/")
 
     def test_data_are_missing_and_skipped(self):
         """data.on_bad_image: skip is for bad images, not for a host without the data."""
-        job = json.loads(open(self.arguments(self.path("run"))[1]).read())
-        job["data"].update(train="train", on_bad_image="skip")
-        harness.write_job(self.path("job.yaml"), job)
-        os.symlink(self.train, self.path("train"))
-        os.makedirs(self.path("other"))
-        result = harness.run("train", "job.yaml", cwd=self.dir, prefix=harness.on_rank(1, RANKS, "cd " + self.path("other")))
-        self.refused(result, 66, "rank 1 (", "train/")
+        self.refused(self.other_data(lambda other: None, bad="skip"), 66, "rank 1 (", "train/")
 
     def test_data_are_others(self):
         def change(other):
-            harness.make_folders(os.path.join(other, "train"), {"a": 33, "b": 32, "c": 32}, size=(40, 40), seed=2)
+            harness.make_folders(other, {"a": 33, "b": 32, "c": 32}, size=(40, 40), seed=2)
         self.refused(self.other_data(change), 78, "rank 1 (", "train/", "differs from rank 0's")
 
     def test_one_image_is_another(self):
         """Not among those that are compared at the start: found when it is read."""
         def change(other):
-            shutil.copytree(self.train, os.path.join(other, "train"))
-            for name in ("a/001.png", "b/004.png", "c/003.png"):
-                shutil.copy(os.path.join(self.train, "a", "020.png"), os.path.join(other, "train", name))
+            shutil.copytree(self.train, other, dirs_exist_ok=True)
+            shutil.copy(os.path.join(self.train, "b", "020.png"), os.path.join(other, "a", "003.png"))
         result = self.other_data(change)
-        self.assertIn(result.status, (65, 78), str(result))
+        self.assertEqual(result.status, 65, str(result))
         self.assertEqual(len(result.messages), 1, str(result))
-        self.assertIn("rank 1 (", result.messages[0])
+        for word in ("rank 1 (", "a/003.png", "another file on this host"):
+            self.assertIn(word, result.messages[0])
 
 
 if __name__ == "__main__":
