@@ -41,6 +41,15 @@ _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *
 thaw_status thaw_comm_watch(thaw_comm *comm, double seconds);
 #define THAW_WATCH_SECONDS 120.0 /* where no job says otherwise */
 
+/* What the network between hosts does, measured in a tenth of a second: every host sends to the next and receives from the one
+ * before at the same time. Zeros on ranks that do not measure (all but the first of each host) and with one host. */
+typedef struct thaw_link {
+    double latency;   /* seconds for 8 bytes, the median of some */
+    double bandwidth; /* bytes per second that came in */
+} thaw_link;
+/* Collective. Errors: THAW_RESOURCE. */
+thaw_status thaw_comm_probe(thaw_comm *comm, thaw_link *mine);
+
 int thaw_comm_rank(const thaw_comm *comm);
 int thaw_comm_size(const thaw_comm *comm);        /* P */
 int thaw_comm_local_rank(const thaw_comm *comm);  /* among the ranks of this host */

@@ -286,8 +286,8 @@ static thaw_status same_job(const thaw_run *run) {
             at = mine[i] == '\n' ? i + 1 : at;
         if (strcmp(mine, theirs) != 0) {
             const char *a = mine + at + strspn(mine + at, " -"), *b = theirs + at + strspn(theirs + at, " -");
-            told = thaw_fail(THAW_MISMATCH, "the job is another one than rank 0's: '%.*s', not '%.*s'; start all ranks in the same "
-                             "folder, with the same variables", (int)strcspn(a, "\n"), a, (int)strcspn(b, "\n"), b);
+            told = thaw_fail(THAW_MISMATCH, "the job is another one than rank 0's: '%.*s', not '%.*s'; start all ranks in the "
+                             "same folder, with the same variables", (int)strcspn(a, "\n"), a, (int)strcspn(b, "\n"), b);
         }
         told = thaw_comm_agree(run->comm, told);
     }
