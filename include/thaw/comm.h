@@ -39,6 +39,8 @@ _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *
  * rank that is slow but alive is waited for, with a warning. `seconds` 0, a second call, or one rank: nothing. Collective.
  * Errors: THAW_RESOURCE. */
 thaw_status thaw_comm_watch(thaw_comm *comm, double seconds);
+/* Long work that goes on: nobody takes this rank for hung. Any thread; not collective. */
+void thaw_comm_alive(thaw_comm *comm);
 #define THAW_WATCH_SECONDS 120.0 /* where no job says otherwise */
 
 /* What the network between hosts does, measured in a tenth of a second: every host sends to the next and receives from the one

@@ -94,8 +94,8 @@ static void warn_of_binding(const place *places, int ranks, bool chosen) {
         }
         if (p->quota > 0.0 && threads > p->quota + 0.5) {
             thaw_warn("%d threads of %d rank%s share the time of %.3g cores, which is what the control group of a host allows: "
-                      "raise its limit (containers: --cpus), or use fewer threads", threads, neighbours, neighbours == 1 ? "" : "s",
-                      p->quota);
+                      "raise its limit (containers: --cpus), or use fewer threads", threads, neighbours,
+                      neighbours == 1 ? "" : "s", p->quota);
             return;
         }
         if (threads > p->host_cores && p->launcher_cores > p->host_cores) {

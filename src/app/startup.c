@@ -141,7 +141,8 @@ static thaw_status look_at_network(thaw_app *app) {
                   "`ip address` lists them)?", low * 1e-6, slowest->host);
     else if (high > UNEVEN * low)
         thaw_warn("the network is uneven: %.3g GB/s come into %s, %.3g GB/s into %s; the slowest host sets the pace: leave it "
-                  "out, or see what links it has (mpirun --mca btl_tcp_if_include)", low * 1e-9, slowest->host, high * 1e-9, fastest->host);
+                  "out, or see what links it has (mpirun --mca btl_tcp_if_include)", low * 1e-9, slowest->host, high * 1e-9,
+                  fastest->host);
 out:
     thaw_free(all);
     return status;

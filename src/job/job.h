@@ -100,6 +100,8 @@ typedef struct thaw_job {
     bool shuffle;
     bool scaled_decoding;         /* JPEG no larger than needed */
     bool skip_bad_images;         /* on_bad_image: skip */
+    bool stage_data;              /* node-local: copies on a disk of each host */
+    char *stage_folder;           /* stage_dir: expanded; NULL when not given */
     int64_t threads;              /* decoding threads; 0: automatic */
     int64_t prefetch;             /* batches decoded ahead */
     /* training: */

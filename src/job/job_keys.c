@@ -64,6 +64,11 @@ const thaw_key thaw_keys[] = {
      "validation: faster for large photographs, other pixels (evaluate and predict decode whole images)."},
     {"data.on_bad_image", THAW_KEY_BOOL, JOB(skip_bad_images), OFF, 0, 0, 0, "error|skip", "error", NULL,
      "What an image that cannot be decoded does: ends the job before it starts, or is left out with a warning."},
+    {"data.stage_data", THAW_KEY_BOOL, JOB(stage_data), OFF, 0, 0, THAW_KEY_UNHASHED, "none|node-local", "none", NULL,
+     "node-local: before the first stage every host copies the training and validation data from a network file system to a disk "
+     "of its own, checked by hash, and reads it there. What is there already is used again; copies are never removed."},
+    {"data.stage_dir", THAW_KEY_PATH, JOB(stage_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL, "$TMPDIR, else /tmp",
+     "Where data.stage_data puts its folder thaw-data-USERID."},
     {"data.threads", THAW_KEY_INT, JOB(threads), OFF, 0, 256, THAW_KEY_UNHASHED, NULL, "0", NULL,
      "Decoding threads of a rank; 0 chooses."},
     {"data.prefetch", THAW_KEY_INT, JOB(prefetch), OFF, 1, 64, THAW_KEY_UNHASHED, NULL, "3", NULL,

@@ -63,6 +63,10 @@ static thaw_status check_data(thaw_run *run) {
         thaw_dataset_free(run->validation);
         run->validation = NULL;
     }
+    if (job->stage_data)
+        THAW_TRY(thaw_samples_stage(run->train, run->comm, job->stage_folder));
+    if (job->stage_data && run->validation)
+        THAW_TRY(thaw_samples_stage(run->validation, run->comm, job->stage_folder));
     run->data_hash = thaw_dataset_hash(run->train);
     if (run->validation)
         run->data_hash = run->data_hash * 31 + thaw_dataset_hash(run->validation);

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/log.h"
@@ -236,4 +237,32 @@ thaw_status thaw_samples_check(thaw_dataset *dataset, thaw_comm *comm, bool skip
     thaw_free(bad);
     THAW_TRY(thaw_comm_agree(comm, status));
     return compare_samples(dataset, comm);
+}
+
+static void tell_alive(void *comm) { thaw_comm_alive(comm); }
+
+thaw_status thaw_samples_stage(thaw_dataset *dataset, thaw_comm *comm, const char *parent) {
+    const char *temporary = getenv("TMPDIR");
+    const int place = thaw_comm_local_rank(comm), neighbours = thaw_comm_local_size(comm);
+    thaw_staging done = {.alive = tell_alive, .payload = comm};
+    const double began = thaw_clock();
+    char *folder = thaw_stage_folder(parent ? parent : temporary && *temporary ? temporary : "/tmp");
+    thaw_status status = folder ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory to copy the data");
+    if (status == THAW_OK && dataset->arrays)
+        status = place == 0 ? thaw_dataset_stage_arrays(dataset, folder, true, &done) : THAW_OK;
+    else if (status == THAW_OK)
+        status = thaw_dataset_stage_images(dataset, folder, thaw_threads(), place, neighbours, &done);
+    status = thaw_comm_agree(comm, status);
+    if (status == THAW_OK && dataset->arrays && place != 0)
+        status = thaw_dataset_stage_arrays(dataset, folder, false, &done);
+    double sums[2] = {(double)done.files, (double)done.bytes};
+    status = thaw_comm_agree(comm, status);
+    if (status == THAW_OK)
+        status = thaw_comm_sum(comm, sums, 2);
+    if (status == THAW_OK && thaw_comm_rank(comm) == 0)
+        thaw_info("data.stage_data: %.0f file%s (%.1f MB) copied to %s on %d host%s in %.1f s; the others were there", sums[0],
+                  sums[0] > 1.0 || sums[0] < 1.0 ? "s" : "", sums[1] * 1e-6, folder, thaw_comm_hosts(comm),
+                  thaw_comm_hosts(comm) == 1 ? "" : "s", thaw_clock() - began);
+    thaw_free(folder);
+    return status;
 }

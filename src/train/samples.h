@@ -20,4 +20,7 @@ thaw_status thaw_samples_content(thaw_dataset *dataset, thaw_comm *comm);
  * `skip` it is dropped from everybody's index with a warning. Then every rank compares a few samples with rank 0's (arrays
  * too): THAW_MISMATCH. Collective. */
 thaw_status thaw_samples_check(thaw_dataset *dataset, thaw_comm *comm, bool skip);
+/* data.stage_data: copies the samples to a folder for temporary files of each host, by all its ranks. NULL: $TMPDIR, else
+ * /tmp. Collective. Errors: those of thaw_dataset_stage_images. */
+thaw_status thaw_samples_stage(thaw_dataset *dataset, thaw_comm *comm, const char *parent);
 #endif
