@@ -109,7 +109,11 @@ thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
     int length = 0;
     MPI_Get_processor_name(comm->host, &length);
     MPI_Get_library_version(comm->library, &length);
-    comm->library[strcspn(comm->library, "\r\n\t")] = 0; /* MPICH adds a page about its configuration */
+    /* Of MPICH, "MPICH Version:" a tab and the version, and a page about its configuration. */
+    char *tab = strchr(comm->library, '\t');
+    if (tab)
+        *tab = ' ';
+    comm->library[strcspn(comm->library, "\r\n\t")] = 0;
     find_hosts(comm);
     *out = comm;
     return THAW_OK;
