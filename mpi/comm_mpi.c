@@ -4,6 +4,7 @@
  * on one rank alone, which is memory, is agreed on before data moves, so that no rank waits for another that has left. */
 #include <math.h>
 #include <mpi.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -164,6 +165,15 @@ static void name_rank(char *text, size_t size, const thaw_comm *comm, const char
         snprintf(text, size, "rank %d (%s): %s", comm->rank, comm->host, message);
 }
 
+static volatile sig_atomic_t abort_status;
+
+static void give_up_aborting(int number) {
+    (void)number;
+    _exit(abort_status);
+}
+
+enum { ABORT_SECONDS = 5 };
+
 _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *message) {
     char text[MESSAGE_BYTES];
     if (comm)
@@ -176,6 +186,10 @@ _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *
     int started = 0, ended = 0;
     MPI_Initialized(&started);
     MPI_Finalized(&ended);
+    /* MPI_Abort may wait for a launcher that waits for us (MPICH 4.0). The end of one rank makes launchers end the others. */
+    abort_status = (sig_atomic_t)status;
+    signal(SIGALRM, give_up_aborting);
+    alarm(ABORT_SECONDS);
     if (started && !ended)
         MPI_Abort(comm && !comm->part ? comm->world : MPI_COMM_WORLD, (int)status);
     _exit((int)status); /* MPI_Abort may return; handlers of exit could hang */
