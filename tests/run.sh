@@ -2,8 +2,8 @@
 # Installs what tests need, builds thaw, runs every test:     tests/run.sh [--tier default|long]
 # Parts: gcc build with warnings as errors, ctest, tests/*.sh, the Python tests of tests/{cli,mpi,parity,cluster}, unit
 # tests under AddressSanitizer and UndefinedBehaviorSanitizer, a clang build with warnings as errors, a build with MPICH and
-# its collectives; the long tier adds more repetitions, more tests with MPICH, and the comparison of large networks with Keras (where a Keras
-# is: THAW_KERAS).
+# its collectives; the long tier adds more repetitions, more tests with MPICH, and the comparison of large networks with
+# Keras (where a Keras is: THAW_KERAS).
 # One line per part, logs in build/test-logs; the last line is "N passed, M failed". Exit status 0: nothing failed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
