@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "exchange.h"
+#include "watch.h"
 
 struct thaw_exchange {
     thaw_comm *comm;
@@ -136,7 +137,9 @@ thaw_status thaw_exchange_finish(thaw_exchange *exchange) {
         for (int i = 0; i < exchange->n_begun && thaw_comm_size(exchange->comm) > 1; i++)
             begun += exchange->buckets[exchange->order[i]].count;
         exchange->hidden += (begun - thaw_allreduce_left(exchange->sums)) * sizeof(float);
+        thaw_watch_wait();
         thaw_allreduce_finish(exchange->sums);
+        thaw_watch_go_on();
     } else {
         status = sum_now(exchange);
     }

@@ -34,6 +34,24 @@ thaw_status thaw_comm_first(thaw_comm **out, thaw_comm *comm, int ranks);
  * For failures that other ranks cannot learn of at a collective point. Not collective; does not return. */
 _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *message);
 
+/* From here to thaw_comm_finalize a thread of each rank watches the others, also while main threads are blocked: a rank that
+ * gives no sign of life for `seconds` ends all with THAW_HUNG and one line on standard error that names it and its host. A
+ * rank that is slow but alive is waited for, with a warning. `seconds` 0, a second call, or one rank: nothing. Collective.
+ * Errors: THAW_RESOURCE. */
+thaw_status thaw_comm_watch(thaw_comm *comm, double seconds);
+/* Long work that goes on: nobody takes this rank for hung. Any thread; not collective. */
+void thaw_comm_alive(thaw_comm *comm);
+#define THAW_WATCH_SECONDS 120.0 /* where no job says otherwise */
+
+/* What the network between hosts does, measured in a tenth of a second: every host sends to the next and receives from the one
+ * before at the same time. Zeros on ranks that do not measure (all but the first of each host) and with one host. */
+typedef struct thaw_link {
+    double latency;   /* seconds for 8 bytes, the median of some */
+    double bandwidth; /* bytes per second that came in */
+} thaw_link;
+/* Collective. Errors: THAW_RESOURCE. */
+thaw_status thaw_comm_probe(thaw_comm *comm, thaw_link *mine);
+
 int thaw_comm_rank(const thaw_comm *comm);
 int thaw_comm_size(const thaw_comm *comm);        /* P */
 int thaw_comm_local_rank(const thaw_comm *comm);  /* among the ranks of this host */

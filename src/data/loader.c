@@ -13,6 +13,7 @@
 #include "base/random.h"
 #include "data/arrays.h"
 #include "data/image.h"
+#include "data/staging.h"
 
 enum { MESSAGE_BYTES = 1024, STAGED_BYTES = 1 << 20 };
 
@@ -99,6 +100,18 @@ static void finish_sample(const thaw_loader *l, float *x, int64_t sample, int64_
     thaw_preprocess_apply(x, l->row / channels, channels, o->preprocess);
 }
 
+/* The copy of an image on this host, or itself. */
+static thaw_status load_pixels(worker *w, const thaw_dataset *d, int64_t sample, const char *path, uint64_t *content) {
+    void *bytes = NULL;
+    size_t size = 0;
+    if (!thaw_staged_read(&bytes, &size, d, sample))
+        return thaw_pixels_load(&w->pixels, path, content);
+    *content = d->content[sample];
+    const thaw_status status = thaw_pixels_decode(&w->pixels, bytes, size, path);
+    thaw_free(bytes);
+    return status;
+}
+
 static thaw_status load_image(worker *w, float *x, float *y, int64_t sample, int64_t epoch) {
     const thaw_loader *l = w->loader;
     const thaw_dataset *d = l->dataset;
@@ -111,10 +124,10 @@ static thaw_status load_image(worker *w, float *x, float *y, int64_t sample, int
     uint64_t content = 0;
     w->pixels.least_height = l->options.scaled ? l->options.shape[0] : 0;
     w->pixels.least_width = l->options.scaled ? l->options.shape[1] : 0;
-    thaw_status status = thaw_pixels_load(&w->pixels, path, &content);
-    /* What is computed once and kept must be of the bytes that it is kept for. */
-    if (status == THAW_OK && l->options.by_variant && d->content && d->content[sample] != content)
-        status = thaw_fail(THAW_DATA, "%s changed since this run began; start it again", path);
+    thaw_status status = load_pixels(w, d, sample, path, &content);
+    /* Bytes that all ranks agreed on: files may change, and a folder may be another one on another host. */
+    if (status == THAW_OK && d->content && d->content[sample] != content)
+        status = thaw_fail(THAW_DATA, "%s changed since this run began, or is another file on this host; start it again", path);
     thaw_free(path);
     THAW_TRY(status);
     thaw_resize(x, l->options.shape[0], l->options.shape[1], &w->pixels, w->taps);
@@ -250,13 +263,20 @@ static thaw_status check(const thaw_dataset *d, const thaw_loader_options *o) {
     return THAW_OK;
 }
 
+/* The copy on this host, or the original where that is gone. */
+static thaw_status open_array(thaw_array *out, const char *staged, const char *file, const char *dataset) {
+    if (staged && thaw_io_exists(staged) && thaw_array_open(out, staged, dataset) == THAW_OK)
+        return THAW_OK;
+    return thaw_array_open(out, file, dataset);
+}
+
 /* Opens the datasets and checks that they are still what the index says. */
 static thaw_status open_arrays(thaw_loader *l) {
     const thaw_dataset *d = l->dataset;
     THAW_TRY(thaw_arrays_check_threads());
-    THAW_TRY(thaw_array_open(&l->x_array, d->x_file, d->x_dataset));
+    THAW_TRY(open_array(&l->x_array, d->x_staged, d->x_file, d->x_dataset));
     if (d->y_file)
-        THAW_TRY(thaw_array_open(&l->y_array, d->y_file, d->y_dataset));
+        THAW_TRY(open_array(&l->y_array, d->y_staged, d->y_file, d->y_dataset));
     if (l->x_array.rank != d->x_rank || l->x_array.width != l->row || (d->y_file && l->y_array.width != d->y_width))
         return thaw_fail(THAW_DATA, "%s changed its shape since it was opened first", l->x_array.name);
     return THAW_OK;

@@ -64,6 +64,11 @@ const thaw_key thaw_keys[] = {
      "validation: faster for large photographs, other pixels (evaluate and predict decode whole images)."},
     {"data.on_bad_image", THAW_KEY_BOOL, JOB(skip_bad_images), OFF, 0, 0, 0, "error|skip", "error", NULL,
      "What an image that cannot be decoded does: ends the job before it starts, or is left out with a warning."},
+    {"data.stage_data", THAW_KEY_BOOL, JOB(stage_data), OFF, 0, 0, THAW_KEY_UNHASHED, "none|node-local", "none", NULL,
+     "node-local: before the first stage every host copies the training and validation data from a network file system to a disk "
+     "of its own, checked by hash, and reads it there. What is there already is used again; copies are never removed."},
+    {"data.stage_dir", THAW_KEY_PATH, JOB(stage_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL, "$TMPDIR, else /tmp",
+     "Where data.stage_data puts its folder thaw-data-USERID."},
     {"data.threads", THAW_KEY_INT, JOB(threads), OFF, 0, 256, THAW_KEY_UNHASHED, NULL, "0", NULL,
      "Decoding threads of a rank; 0 chooses."},
     {"data.prefetch", THAW_KEY_INT, JOB(prefetch), OFF, 1, 64, THAW_KEY_UNHASHED, NULL, "3", NULL,
@@ -94,6 +99,9 @@ const thaw_key thaw_keys[] = {
      "Value that best.h5 goes by: loss or a metric, with val_ for validation."},
     {"training.monitor_mode", THAW_KEY_CHOICE, JOB(monitor_mode), OFF, 0, 0, 0, "auto|min|max", "auto", NULL,
      "Whether less or more is better; auto takes accuracy as more."},
+    {"training.watchdog_seconds", THAW_KEY_REAL, JOB(watchdog_seconds), OFF, 0, 1e6, THAW_KEY_UNHASHED, NULL, "120", NULL,
+     "A rank that gives no sign of life for so long (stopped, or its host lost) ends the run with status 76; one that is slow "
+     "but alive is waited for, 30 times as long at most. 0: no watchdog. Signs are UDP datagrams to rank 0."},
     {"training.early_stopping", THAW_KEY_DEFAULTS, 0, OFF, 0, 0, 0, "stages[].early_stopping", NULL, "none",
      "early_stopping of every stage that does not say otherwise."},
     {"training.reduce_lr_on_plateau", THAW_KEY_DEFAULTS, 0, OFF, 0, 0, 0, "stages[].reduce_lr_on_plateau", NULL, "none",

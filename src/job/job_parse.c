@@ -499,7 +499,7 @@ void thaw_job_free(thaw_job *job) {
                      job->pooling, job->output,       job->train,        job->train_x,
                      job->train_y, job->validation,   job->preprocess,   job->validation_x,
                      job->monitor, job->validation_y, job->monitor_mode, job->output_folder,
-                     job->cache_mode, job->cache_folder, job->exchange};
+                     job->cache_mode, job->cache_folder, job->exchange, job->stage_folder};
     for (size_t j = 0; j < sizeof(texts) / sizeof(*texts); j++)
         thaw_free(texts[j]);
     thaw_free(job);

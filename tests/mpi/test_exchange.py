@@ -22,7 +22,8 @@ PROGRAM = os.path.abspath(os.environ.get("THAW_EXCHANGE",
 class Sums(unittest.TestCase):
     @unittest.skipUnless(os.access(PROGRAM, os.X_OK), "no exchange_program: built without MPI")
     def test_sums(self):
-        for ranks in (1, 2, 3, 4, 5, 8) + ((6, 7, 9, 16) if harness.LONG else ()):
+        few = harness.library() == "MPICH"  # whose ranks never sleep: many on few cores take minutes
+        for ranks in (1, 2, 3) if few else (1, 2, 3, 4, 5, 8) + ((6, 7, 9, 16) if harness.LONG else ()):
             with self.subTest(ranks=ranks):
                 done = subprocess.run(harness.mpirun(ranks) + [PROGRAM, str(ranks)], stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=600,
