@@ -47,7 +47,7 @@ static void make_object(offer *o, const thaw_common *c) {
     for (unsigned try = 0; o->fd < 0 && try < 100; try++) {
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
-        snprintf(o->name, sizeof o->name, "/thaw-%ld-%lx", (long)getpid(), (unsigned long)now.tv_nsec + try);
+        snprintf(o->name, sizeof o->name, "/thaw_node-%ld-%lx", (long)getpid(), (unsigned long)now.tv_nsec + try);
         o->fd = shm_open(o->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
         o->error = errno;
         if (o->fd < 0 && errno != EEXIST)

@@ -523,6 +523,7 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     THAW_GOTO(thaw_comm_agree(app->comm, c.stages ? THAW_OK : thaw_fail(THAW_RESOURCE, "not enough memory to plan %d stages",
                                                                          job->n_stages)));
     THAW_GOTO(thaw_comm_agree(app->comm, read_ranks(&c, app, given)));
+    THAW_GOTO(thaw_stage_sharers(&c.sharers, app->comm));
     THAW_GOTO(thaw_app_threads(app, 0, false)); /* scratch memory of kernels depends on threads */
     THAW_GOTO(thaw_job_model(&c.model, app->comm, job, false));
     /* The structure alone tells what is wrong with the stages, before anything takes time. */
@@ -532,7 +533,6 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     if (c.probed)
         THAW_GOTO(probe(&c));
     c.program = thaw_program_bytes();
-    THAW_GOTO(thaw_stage_sharers(&c.sharers, app->comm));
     free_stages(&c);
     THAW_GOTO(thaw_comm_agree(app->comm, walk_stages(&c, false)));
     THAW_GOTO(thaw_comm_agree(app->comm, forecast_all(&c)));
