@@ -197,8 +197,8 @@ static thaw_status check_stages(thaw_run *run) {
                                      thaw_comm_size(run->comm));
         char *what = thaw_format("stage %s", job->stages[s].name);
         if (status == THAW_OK)
-            status = thaw_memory_fits(thaw_stage_memory_of(plan, job, s, thaw_comm_size(run->comm), sharers,
-                                                           &run->samples, run->program).total, run->comm, what ? what : "a stage");
+            status = thaw_memory_fits(thaw_stage_memory_of(plan, job, s, thaw_comm_size(run->comm), sharers, &run->samples,
+                                                           run->program).total, run->comm, what ? what : "a stage");
         thaw_free(what);
         thaw_plan_free(plan);
         if (status == THAW_OK && is_root(run))

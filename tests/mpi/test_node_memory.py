@@ -17,6 +17,7 @@ sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."
 import harness  # noqa: E402
 
 SIZE, BATCH, STEPS = 48, 8, 2
+LARGE = 96
 POOLED = [{"GlobalAveragePooling2D": {}}, {"Dense": {"units": 3, "activation": "softmax", "name": "predictions"}}]
 # A /dev/shm with room for MPI alone.
 SMALL = ["unshare", "-m", "sh", "-c", 'mount -t tmpfs -o size=24m tmpfs /dev/shm && exec "$@"', "sh"]
@@ -43,16 +44,18 @@ class NodeMemory(harness.Case):
         draw = np.random.default_rng(3)
         with h5py.File(cls.data, "w") as f:
             f["x"] = draw.integers(0, 256, (STEPS * BATCH, SIZE, SIZE, 3), "u1")
+            f["large"] = draw.integers(0, 256, (STEPS * BATCH, LARGE, LARGE, 3), "u1")
             f["y"] = draw.integers(0, 3, STEPS * BATCH).astype("i4")
 
     def tearDown(self):
         self.assertEqual(left_behind(), [])
         super().tearDown()
 
-    def job(self, name, stages, base="vgg16", **more):
+    def job(self, name, stages, base="vgg16", x="x", **more):
+        size = LARGE if x == "large" else SIZE
         return harness.write_job(self.path(name + ".yaml"), dict(
-            {"model": {"base": base, "weights": "none", "include_top": False, "input_shape": [SIZE, SIZE, 3], "head": POOLED},
-             "data": {"train": {"x": self.data + ":/x", "y": self.data + ":/y"}, "preprocess": "rescale"},
+            {"model": {"base": base, "weights": "none", "include_top": False, "input_shape": [size, size, 3], "head": POOLED},
+             "data": {"train": {"x": self.data + ":/" + x, "y": self.data + ":/y"}, "preprocess": "rescale"},
              "training": {"seed": 1, "batch_size": BATCH, "loss": "sparse_categorical_crossentropy"},
              "stages": [dict({"name": "stage-%d" % i, "epochs": 1, "batch_norm_statistics": "moving",
                               "optimizer": {"name": "sgd", "learning_rate": 1e-3, "momentum": 0.9}}, **stage)
@@ -94,7 +97,7 @@ class NodeMemory(harness.Case):
 
     def test_memory(self):
         """Plan, run and measured peak agree on two ranks as on one, and a rank holds about half of the frozen weights less."""
-        job = self.job("run", [{"freeze": "all"}, {"freeze": "before:block4_conv1"}])
+        job = self.job("run", [{"freeze": "all"}, {"freeze": "before:block4_conv1"}], x="large")
         alone = self.succeed("plan", job, "--no-probe", "--json", "--ranks", "2").json["stages"]
         plan = self.succeed("plan", job, "--no-probe", "--json", ranks=2).json["stages"]
         self.succeed("train", job, ranks=2)
