@@ -24,6 +24,7 @@ _Static_assert(sizeof(double) == sizeof(int64_t), "keys of thaw_comm_max lie in 
 struct thaw_comm {
     MPI_Comm world;    /* a duplicate: traffic of others never meets ours */
     MPI_Comm exchange; /* another one, for messages of allreduce.c */
+    MPI_Comm local;    /* the ranks of this host */
     int rank, size;
     int local_rank, local_size, hosts;
     bool part; /* of another one, which ends MPI */
@@ -62,11 +63,9 @@ static void reduce(thaw_comm *comm, void *values, size_t count, MPI_Datatype typ
 
 /* Finds this rank's place on its host: ranks that can share memory are a host. */
 static void find_hosts(thaw_comm *comm) {
-    MPI_Comm shared;
-    MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &shared);
-    MPI_Comm_rank(shared, &comm->local_rank);
-    MPI_Comm_size(shared, &comm->local_size);
-    MPI_Comm_free(&shared);
+    MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &comm->local);
+    MPI_Comm_rank(comm->local, &comm->local_rank);
+    MPI_Comm_size(comm->local, &comm->local_size);
     const int first = comm->local_rank == 0;
     MPI_Allreduce(&first, &comm->hosts, 1, MPI_INT, MPI_SUM, comm->world);
 }
@@ -124,6 +123,7 @@ void thaw_comm_finalize(thaw_comm *comm) {
     if (!comm)
         return;
     const bool part = comm->part;
+    MPI_Comm_free(&comm->local);
     MPI_Comm_free(&comm->exchange);
     MPI_Comm_free(&comm->world);
     thaw_free(comm);
@@ -196,6 +196,7 @@ _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *
 }
 
 MPI_Comm thaw_comm_exchange_world(const thaw_comm *comm) { return comm->exchange; }
+MPI_Comm thaw_comm_local_world(const thaw_comm *comm) { return comm->local; }
 
 int thaw_comm_rank(const thaw_comm *comm) { return comm->rank; }
 int thaw_comm_size(const thaw_comm *comm) { return comm->size; }

@@ -131,6 +131,34 @@ void thaw_comm_free(thaw_comm *comm, float *block) {
     thaw_free(block);
 }
 
+struct thaw_common {
+    void *block;
+};
+
+thaw_status thaw_common_create(thaw_common **out, thaw_comm *comm, size_t bytes, const char *what) {
+    (void)comm;
+    *out = thaw_malloc(sizeof **out);
+    void *block = *out ? thaw_malloc(bytes) : NULL;
+    if (!block) {
+        thaw_free(*out);
+        *out = NULL;
+        return thaw_fail(THAW_RESOURCE, "not enough memory for %s: %zu bytes", what, bytes);
+    }
+    (*out)->block = block;
+    return THAW_OK;
+}
+
+void thaw_common_free(thaw_common *common) {
+    if (common)
+        thaw_free(common->block);
+    thaw_free(common);
+}
+
+void *thaw_common_block(const thaw_common *common) { return common->block; }
+int thaw_common_part(const thaw_common *common) { return (void)common, 0; }
+int thaw_common_parts(const thaw_common *common) { return (void)common, 1; }
+void thaw_common_seal(thaw_common *common) { (void)common; }
+
 /* Sums of one rank: nothing is ever under way. */
 thaw_status thaw_allreduce_create(thaw_allreduce **out, thaw_comm *comm, int n, size_t floats,
                                   const thaw_allreduce_options *options) {

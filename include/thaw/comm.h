@@ -95,6 +95,22 @@ void thaw_comm_rest(thaw_comm *comm);
 float *thaw_comm_alloc(thaw_comm *comm, size_t floats);
 void thaw_comm_free(thaw_comm *comm, float *block);
 
+/* Memory that the ranks of a host have in common, so that it is there once for all of them. */
+typedef struct thaw_common thaw_common;
+
+/* `bytes` bytes for each host, zeroed, 64-byte aligned. Where ranks cannot have it in common (one rank on each host; too little
+ * room in /dev/shm on any host, of which rank 0 says one line with `what`) every rank has a block of its own. [out] out: owned
+ * by the caller. Collective. Errors: THAW_RESOURCE. */
+thaw_status thaw_common_create(thaw_common **out, thaw_comm *comm, size_t bytes, const char *what);
+void thaw_common_free(thaw_common *common); /* NULL is accepted. Not collective: others may go on with the block. */
+void *thaw_common_block(const thaw_common *common);
+/* This rank is number `part` of `parts` that see the block; 0 of 1 where it is its own. */
+int thaw_common_part(const thaw_common *common);
+int thaw_common_parts(const thaw_common *common);
+/* What each rank of the host wrote is there for all of them from here on, and nobody may write any more. NULL is accepted.
+ * Collective. */
+void thaw_common_seal(thaw_common *common);
+
 /* Gradient exchange: in-place sums of contiguous pieces (buckets) of one flat block.
  *
  * The sum of an element is taken in one tree over rank order, whatever its bucket, the messages' timing, and where polls fall:

@@ -355,7 +355,7 @@ static void settle_steps(steps *s) {
 thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {
     thaw_comm *comm = bench->app->comm;
     steps s = {.bench = bench, .model = model, .plan = plan, .record = {.comm = comm, .whole = true}};
-    s.hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, &s.record, NULL};
+    s.hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, &s.record, NULL, NULL};
     s.parameters = thaw_comm_alloc(comm, plan->count);
     s.gradients = thaw_comm_alloc(comm, plan->count);
     thaw_status status = s.parameters && s.gradients ? make_steps(&s) : no_memory();

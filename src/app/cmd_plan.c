@@ -43,6 +43,7 @@ typedef struct cost {
     char *why;      /* the samples are not known */
     double input;   /* seconds for a sample */
     size_t program; /* bytes */
+    int sharers;    /* ranks of a host, if it is as many ranks as run this command; of others nothing is known */
     bool probed;
     int n_ranks;
     int64_t *ranks;
@@ -85,7 +86,8 @@ static thaw_status plan_unfrozen(stage_cost *at, const cost *c, int stage, bool 
 }
 
 static thaw_stage_memory memory_of(const cost *c, const thaw_plan *plan, int stage, int64_t ranks) {
-    return thaw_stage_memory_of(plan, c->job, stage, (int)ranks, &c->samples, c->program);
+    return thaw_stage_memory_of(plan, c->job, stage, (int)ranks, ranks == thaw_comm_size(c->app->comm) ? c->sharers : 1,
+                                &c->samples, c->program);
 }
 
 /* Seconds for each rank count: ranks on cores of their own like those of this one, and of the exchange no more than was
@@ -265,6 +267,9 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
     thaw_json_int(row, "gradient_bytes", plan->gradient_bytes);
     thaw_json_int(row, "full_gradient_bytes", plan->full_gradient_bytes);
     thaw_json_int(row, "memory_bytes_per_rank", (int64_t)at->by_ranks[0].memory.total);
+    thaw_json_int(row, "ranks_per_host", at->by_ranks[0].memory.sharers);
+    thaw_json_int(row, "shareable_bytes", (int64_t)plan->memory.constants); /* once on a host, however many ranks it has */
+    thaw_json_int(row, "memory_bytes_per_host", (int64_t)at->by_ranks[0].memory.total * at->by_ranks[0].memory.sharers);
     thaw_json_int(row, "full_memory_bytes_per_rank", (int64_t)at->full_memory);
     cJSON_AddItemToObject(row, "memory", memory_json(&plan->memory, &at->by_ranks[0].memory));
     put_times(row, at, &at->by_ranks[0]);
@@ -388,6 +393,14 @@ static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
     }
     if (at->forecast)
         put_forecast(text, c, at);
+    if (at->by_ranks[0].memory.constants)
+        thaw_buffer_printf(text, "  memory of a host with %d ranks: %s; of this %s that is frozen is there once\n",
+                           at->by_ranks[0].memory.sharers,
+                           thaw_megabytes(&a, (double)at->by_ranks[0].memory.total * at->by_ranks[0].memory.sharers),
+                           thaw_megabytes(&b, (double)plan->memory.constants));
+    else
+        thaw_buffer_printf(text, "  memory of each further rank on one host: %s less, for what is frozen is there once\n",
+                           thaw_megabytes(&a, (double)plan->memory.constants));
     thaw_buffer_printf(text, "  memory were nothing frozen: %s on each of %lld rank%s\n",
                        thaw_megabytes(&a, (double)at->full_memory), (long long)c->ranks[0], c->ranks[0] == 1 ? "" : "s");
     if (at->by_ranks[0].epoch >= 0.0)
@@ -510,6 +523,7 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     THAW_GOTO(thaw_comm_agree(app->comm, c.stages ? THAW_OK : thaw_fail(THAW_RESOURCE, "not enough memory to plan %d stages",
                                                                          job->n_stages)));
     THAW_GOTO(thaw_comm_agree(app->comm, read_ranks(&c, app, given)));
+    THAW_GOTO(thaw_stage_sharers(&c.sharers, app->comm));
     THAW_GOTO(thaw_app_threads(app, 0, false)); /* scratch memory of kernels depends on threads */
     THAW_GOTO(thaw_job_model(&c.model, app->comm, job, false));
     /* The structure alone tells what is wrong with the stages, before anything takes time. */

@@ -12,6 +12,13 @@ typedef struct thaw_slices {
     const int64_t *start; /* count + 1 */
 } thaw_slices;
 
+/* Memory for what a stage leaves alone, which the ranks of a host may have in common: `block` has thaw_plan_constants floats,
+ * zeroed. This rank fills part `part` of `parts`; the rest is there before the first run. */
+typedef struct thaw_constants {
+    float *block;
+    int part, parts;
+} thaw_constants;
+
 typedef struct thaw_hooks {
     void (*poll)(void *payload);                   /* called between operations: progress of the exchange */
     void (*bucket_ready)(void *payload, int bucket); /* the gradients of plan->buckets[bucket] are final here */
@@ -20,5 +27,6 @@ typedef struct thaw_hooks {
     void (*reduce_sum)(void *payload, double *values, size_t count);
     void *payload;
     const thaw_slices *slices; /* of the step; NULL: sums are made rank by rank */
+    const thaw_constants *constants; /* NULL: the engine has its own */
 } thaw_hooks; /* any member may be NULL: one rank */
 #endif

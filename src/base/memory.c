@@ -14,7 +14,7 @@
 
 #include "base/memory.h"
 
-enum { ALIGNMENT = 64, LARGE = 256 * 1024, LARGE_PAGE = 2 << 20, HUGE = LARGE_PAGE /* bytes: kernels stride through it */ };
+enum { ALIGNMENT = 64, LARGE = THAW_MEMORY_LARGE, LARGE_PAGE = 2 << 20, HUGE = LARGE_PAGE /* kernels stride through it */ };
 
 typedef struct head {
     void *start; /* what the C library gave */

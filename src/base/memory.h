@@ -14,7 +14,9 @@ void *thaw_realloc(void *pointer, size_t bytes);
 void thaw_free(void *pointer); /* NULL is accepted */
 /* Once, at the start of the program: what is freed goes back to the system and does not wait for the next request. */
 void thaw_memory_start(void);
-/* The system may have the memory of a block back: the block stays, what it holds is undefined until it is written again. */
+/* The system may have the memory of a block back: the block stays, what it holds is undefined until it is written again. Smaller
+ * blocks than THAW_MEMORY_LARGE bytes keep theirs. */
+enum { THAW_MEMORY_LARGE = 256 * 1024 };
 void thaw_memory_rest(void *pointer); /* NULL is accepted */
 char *thaw_strdup(const char *text);
 char *thaw_strndup(const char *text, size_t length);

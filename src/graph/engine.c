@@ -6,6 +6,7 @@
 
 #include "base/hash.h"
 #include "base/memory.h"
+#include "graph/constants.h"
 #include "graph/tape.h"
 
 struct thaw_engine {
@@ -16,7 +17,8 @@ struct thaw_engine {
     float *parameters, *gradients;
     char *prefix_arena, *suffix_arena, *scratch;
     float **slots; /* per boundary node: (max_batch, values) */
-    float *packs[3]; /* of tape_prefix, tape_train, tape_infer */
+    float *packs[3]; /* of tape_prefix, tape_train, tape_infer: those to refresh */
+    thaw_constants constants; /* the packs that are not; the block is the engine's own if hooks.constants is NULL */
     float **tensor_gradient; /* per (layer, tensor): place in gradients, NULL if not trained */
     bool *written;           /* per value of tape_train: its gradient has a first contribution */
     const float *x;          /* the batch that the prefix ran on */
@@ -131,9 +133,13 @@ static void make_pack(const thaw_engine *e, const thaw_pack *pack, float *to) {
 }
 
 /* Packs of the suffix in inference form may lie among those of its training form. */
+static float *pack_place(const thaw_engine *e, int which, const thaw_pack *p) {
+    const int owner = p->lent ? 1 : which;
+    return (p->refresh ? e->packs[owner] : e->constants.block + thaw_constants_begin(e->plan, owner)) + p->offset;
+}
+
 static const float *pack_data(const thaw_engine *e, int which, int pack) {
-    const thaw_pack *p = &tape_of(e, which)->packs[pack];
-    return e->packs[p->lent ? 1 : which] + p->offset;
+    return pack_place(e, which, &tape_of(e, which)->packs[pack]);
 }
 
 static void conv_forward(thaw_engine *e, int which, const thaw_op *op, int64_t n, const float *x, const float *add, float *y) {
@@ -156,12 +162,17 @@ static void conv_backward_data(thaw_engine *e, const thaw_op *op, int64_t n, con
         e->kernels->conv_backward_data(&op->window, n, dy, e->model->layers[op->layer].tensors[0].data, dx, add, e->scratch);
 }
 
+/* All that is this rank's to make, or what is to refresh. */
 static void make_packs(thaw_engine *e, bool all) {
     for (int which = 0; which < 3; which++) {
         const thaw_tape *tape = tape_of(e, which);
-        for (int i = 0; tape && i < tape->n_packs; i++)
-            if (!tape->packs[i].lent && (all || tape->packs[i].refresh))
-                make_pack(e, &tape->packs[i], e->packs[which] + tape->packs[i].offset);
+        for (int i = 0; tape && i < tape->n_packs; i++) {
+            const thaw_pack *pack = &tape->packs[i];
+            float *place = pack_place(e, which, pack);
+            if (!pack->lent && (pack->refresh || (all && thaw_constants_mine(e->plan, &e->constants,
+                                                                             (size_t)(place - e->constants.block)))))
+                make_pack(e, pack, place);
+        }
     }
 }
 
@@ -204,6 +215,11 @@ thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_mo
             e->packs[which] = thaw_calloc(tape_of(e, which)->pack_floats + 1, sizeof(float));
             ok = e->packs[which] != NULL;
         }
+    e->constants = hooks && hooks->constants ? *hooks->constants : (thaw_constants){.parts = 1};
+    if (ok && !e->constants.block) {
+        e->constants.block = thaw_calloc(thaw_constants_begin(plan, 3) + 1, sizeof(float));
+        ok = e->constants.block != NULL;
+    }
     if (!ok) {
         thaw_engine_free(e);
         return no_memory(plan);
@@ -219,6 +235,8 @@ thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_mo
         e->tensor_gradient[t->layer * THAW_MAX_TENSORS + t->tensor] = gradients + t->offset;
     }
     make_packs(e, true);
+    if (e->hooks.constants)
+        thaw_constants_move(plan, model, &e->constants);
     *out = e;
     return THAW_OK;
 }
@@ -239,6 +257,10 @@ void thaw_engine_free(thaw_engine *e) {
         thaw_free(e->slots[i]);
     for (int which = 0; which < 3; which++)
         thaw_free(e->packs[which]);
+    if (e->hooks.constants)
+        thaw_constants_return(e->plan, e->model);
+    else
+        thaw_free(e->constants.block);
     thaw_free(e->slots);
     thaw_free(e->tensor_gradient);
     thaw_free(e->written);
@@ -582,7 +604,7 @@ uint64_t thaw_engine_frozen_hash(const thaw_engine *e) {
         const thaw_tape *tape = tape_of(e, which);
         for (int i = 0; tape && i < tape->n_packs; i++)
             if (!tape->packs[i].lent && !tape->packs[i].refresh)
-                hash = thaw_hash(e->packs[which] + tape->packs[i].offset, tape->packs[i].count * sizeof(float), hash);
+                hash = thaw_hash(pack_data(e, which, i), tape->packs[i].count * sizeof(float), hash);
     }
     return hash;
 }

@@ -7,9 +7,11 @@
 
 typedef struct thaw_engine thaw_engine;
 
-/* Allocates all memory a run needs and makes the packed weights. Trained tensors move into `parameters` (their data
- * pointers are set there) until the engine is freed. [in] plan, model (the plan's), hooks, parameters and gradients
- * (plan->count floats each, 64-byte aligned; NULL when nothing is trained): borrowed. Errors: THAW_RESOURCE. */
+/* Allocates all memory a run needs and makes the packed weights. With hooks->constants large frozen tensors and packed forms that
+ * stay lie there until the engine is freed, and this rank makes its part of them: no run, hash or free of a model before all
+ * ranks have. Trained tensors move into `parameters` (their data pointers are set there) until the engine is freed. [in] plan,
+ * model (the plan's), hooks, parameters and gradients (plan->count floats each, 64-byte aligned; NULL when nothing is trained):
+ * borrowed. Errors: THAW_RESOURCE. */
 thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_model *model, const thaw_hooks *hooks,
                                float *parameters, float *gradients);
 /* Copies trained tensors home, gives everything back. NULL is accepted. */

@@ -5,6 +5,7 @@
 
 #include "base/hash.h"
 #include "base/memory.h"
+#include "graph/constants.h"
 #include "graph/mark.h"
 #include "graph/tape.h"
 
@@ -128,7 +129,9 @@ static void set_figures(thaw_plan *plan, const thaw_plan_request *request) {
     size_t images = (size_t)plan->max_batch;
     /* A trained tensor lies in the flat block; its home rests. */
     m->weights = (size_t)plan->total_params * sizeof(float) + plan->count * sizeof(float) - (size_t)plan->gradient_bytes;
-    m->packed = (prefix->pack_floats + (train ? train->pack_floats + infer->pack_floats : 0)) * sizeof(float);
+    m->packed = (prefix->pack_floats + (train ? train->pack_floats + infer->pack_floats : 0) + thaw_constants_begin(plan, 3)) *
+                sizeof(float);
+    m->constants = thaw_plan_constants(plan) * sizeof(float);
     m->gradients = plan->count * sizeof(float);
     m->optimizer = plan->count * sizeof(float) * (size_t)request->optimizer_slots;
     m->prefix = prefix->arena_bytes;

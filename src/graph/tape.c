@@ -94,9 +94,10 @@ static int new_pack(lowering *l, const thaw_pack *wanted) {
     }
     *pack = *wanted;
     pack->count = thaw_align(wanted->count * sizeof(float)) / sizeof(float);
-    pack->offset = l->tape->pack_floats;
     pack->refresh = plan->model->layers[pack->layer].n_tensors > 0 && plan->trainable[pack->layer];
-    l->tape->pack_floats += pack->count;
+    size_t *floats = pack->refresh ? &l->tape->pack_floats : &l->tape->constant_floats;
+    pack->offset = *floats;
+    *floats += pack->count;
     return l->tape->n_packs - 1;
 }
 

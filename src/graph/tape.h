@@ -60,7 +60,7 @@ typedef struct thaw_pack {
     int norm;           /* the BatchNormalization folded in; -1: none */
     bool backward;      /* CONV: for the data gradient */
     thaw_window window; /* CONV */
-    bool refresh;       /* depends on trained tensors: made again after every update */
+    bool refresh;       /* depends on trained tensors: made again after every update; else it lies among the constants */
     bool lent;          /* lies in the packs of the tape that lends to this one, at offset */
     int64_t c;          /* channels */
     size_t count, offset; /* floats */
@@ -95,7 +95,7 @@ typedef struct thaw_tape {
     thaw_pack *packs;
     int *node_value; /* per node: its value, -1 not computed here */
     int output;      /* value of z; -1 when the tape does not reach the output */
-    size_t arena_bytes, scratch_bytes, pack_floats;
+    size_t arena_bytes, scratch_bytes, pack_floats, constant_floats; /* pack_floats: of packs to refresh */
     double forward_flop, backward_flop;
 } thaw_tape;
 

@@ -69,7 +69,16 @@ static int64_t batches_held(const thaw_job *job, bool known, int64_t samples, in
     return known && batches < most ? batches : most;
 }
 
-thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *job, int stage, int ranks,
+thaw_status thaw_stage_sharers(int *sharers, thaw_comm *comm) {
+    double fewest = -(double)thaw_comm_local_size(comm);
+    THAW_TRY(thaw_comm_max(comm, &fewest, 1));
+    *sharers = (int)-fewest;
+    return THAW_OK;
+}
+
+size_t thaw_held_by_others(size_t bytes, int sharers) { return bytes - bytes / (size_t)sharers; }
+
+thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *job, int stage, int ranks, int sharers,
                                        const thaw_samples_size *samples, size_t program) {
     const thaw_plan_memory *m = &plan->memory;
     const thaw_job_early_stopping *stopping = &job->stages[stage].early_stopping;
@@ -79,7 +88,8 @@ thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *jo
     bool validates = samples->known ? samples->validation > 0
                                     : job->validation || job->validation_x || job->validation_split > 0.0;
     size_t image = m->input / (size_t)plan->max_batch;
-    thaw_stage_memory s = {.program = program, .index = samples->index, .file = weights + FILE_EXTRA};
+    thaw_stage_memory s = {.program = program, .index = samples->index, .file = weights + FILE_EXTRA, .sharers = sharers,
+                           .constants = sharers > 1 ? m->constants : 0};
     s.batches = samples->reading +
                 image * (size_t)(images * batches_held(job, samples->known, samples->train, part));
     if (validates)
@@ -88,8 +98,10 @@ thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *jo
         s.best = thaw_best_floats(plan) * sizeof(float);
     s.exchange = thaw_exchange_memory(plan->buckets, plan->n_buckets, ranks);
     s.lasting = s.program + s.index + s.batches + s.best + s.exchange + m->weights + m->packed + m->gradients + m->optimizer +
-                m->boundary;
+                m->boundary - thaw_held_by_others(s.constants, sharers);
     s.working = m->prefix + m->suffix + m->scratch;
     s.total = s.lasting + (s.working > s.file ? s.working : s.file);
+    const size_t between = s.program + s.index + weights + s.file; /* every rank has all tensors at home */
+    s.total = s.total > between ? s.total : between;
     return s;
 }

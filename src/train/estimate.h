@@ -4,6 +4,7 @@
 #define THAW_TRAIN_ESTIMATE_H
 
 #include "job/job.h"
+#include "thaw/comm.h"
 #include "thaw/data.h"
 #include "thaw/plan.h"
 
@@ -20,22 +21,29 @@ typedef struct thaw_samples_size {
 thaw_samples_size thaw_samples_size_of(const thaw_dataset *train, const thaw_dataset *validation, const thaw_job *job);
 
 /* Bytes of a rank. Blocks that last from the stage's first step to its last, and those that come and go:
- * total = lasting + max(working, file). */
+ * total = lasting + max(working, file), or what is there between stages if that is more. */
 typedef struct thaw_stage_memory {
     size_t program; /* the program and its libraries, without any of the blocks */
     size_t index;
     size_t batches; /* read ahead */
     size_t best;    /* copy of the best weights */
     size_t exchange; /* messages under way */
-    size_t lasting; /* all of these and the plan's weights, packed, gradients, optimizer, boundary */
+    size_t constants; /* of the plan's weights and packed: once on a host, where several ranks are; 0: each rank has its own */
+    int sharers;      /* ranks of a host: each counts with its part of the constants */
+    size_t lasting; /* all of these and the plan's weights, packed, gradients, optimizer, boundary; without what others hold */
     size_t working; /* the plan's prefix, suffix, scratch */
     size_t file;    /* model.h5 on its way to the disk, between steps (rank 0) */
     size_t total;
 } thaw_stage_memory;
 /* What the program takes besides its blocks: to be asked for while no large block was given back. */
 size_t thaw_program_bytes(void);
-thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *job, int stage, int ranks,
+/* `sharers`: of the `ranks`, those that have the plan's constants in common on the host with fewest; 1: none. */
+thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *job, int stage, int ranks, int sharers,
                                        const thaw_samples_size *samples, size_t program);
+/* Ranks that can have something in common: of the host that has fewest. Collective. */
+thaw_status thaw_stage_sharers(int *sharers, thaw_comm *comm);
+/* What a rank does not hold of `bytes` that so many have in common. */
+size_t thaw_held_by_others(size_t bytes, int sharers);
 
 /* Floats of a copy of all that a stage changes: trained tensors and moving statistics. */
 size_t thaw_best_floats(const thaw_plan *plan);

@@ -5,11 +5,15 @@
 #include "train/estimate.h"
 #include "train/run.h"
 
+static int64_t share_of_batch(const thaw_comm *comm, int64_t batch_size) {
+    return (batch_size + thaw_comm_size(comm) - 1) / thaw_comm_size(comm);
+}
+
 static thaw_status set_up(thaw_inference *inference, thaw_comm *comm, thaw_model *model, const thaw_dataset *dataset,
                           thaw_preprocess preprocess, int64_t batch_size) {
     int rank = thaw_comm_rank(comm), ranks = thaw_comm_size(comm);
     const thaw_shape *in = &model->nodes[model->input].shape;
-    int64_t batch = (batch_size + ranks - 1) / ranks, first = thaw_share(dataset->n, rank, ranks);
+    int64_t batch = share_of_batch(comm, batch_size), first = thaw_share(dataset->n, rank, ranks);
     inference->n = thaw_share(dataset->n, rank + 1, ranks) - first;
     inference->n_batches = (inference->n + batch - 1) / batch;
     inference->samples = thaw_calloc((size_t)inference->n, sizeof *inference->samples);
@@ -21,10 +25,11 @@ static thaw_status set_up(thaw_inference *inference, thaw_comm *comm, thaw_model
     for (int64_t b = 0; b <= inference->n_batches; b++)
         inference->starts[b] = b * batch < inference->n ? b * batch : inference->n;
 
-    thaw_plan_request request = {.model = model, .max_batch = batch};
-    THAW_TRY(thaw_plan_compile(&inference->plan, &request));
-    THAW_TRY(thaw_memory_fits(inference->plan->memory_bytes, comm, model->name));
-    THAW_TRY(thaw_engine_create(&inference->engine, inference->plan, model, NULL, NULL, NULL));
+    const thaw_plan *plan = inference->plan;
+    const size_t others = inference->common ? thaw_held_by_others(plan->memory.constants, inference->constants.parts) : 0;
+    THAW_TRY(thaw_memory_fits(plan->memory_bytes - others, comm, model->name));
+    const thaw_hooks hooks = {.constants = inference->common ? &inference->constants : NULL};
+    THAW_TRY(thaw_engine_create(&inference->engine, plan, model, &hooks, NULL, NULL));
     thaw_loader_options options = {
         .shape = {in->dim[0], in->rank > 1 ? in->dim[1] : 0, in->rank > 2 ? in->dim[2] : 0},
         .preprocess = preprocess,
@@ -39,12 +44,20 @@ static thaw_status set_up(thaw_inference *inference, thaw_comm *comm, thaw_model
 thaw_status thaw_inference_open(thaw_inference *inference, thaw_comm *comm, thaw_model *model, const thaw_dataset *dataset,
                                 thaw_preprocess preprocess, int64_t batch_size) {
     *inference = (thaw_inference){0};
-    return thaw_comm_agree(comm, set_up(inference, comm, model, dataset, preprocess, batch_size > 0 ? batch_size : 1));
+    if (batch_size <= 0)
+        batch_size = 1;
+    const thaw_plan_request request = {.model = model, .max_batch = share_of_batch(comm, batch_size)};
+    THAW_TRY(thaw_comm_agree(comm, thaw_plan_compile(&inference->plan, &request)));
+    THAW_TRY(thaw_stage_constants(&inference->common, &inference->constants, inference->plan, comm));
+    THAW_TRY(thaw_comm_agree(comm, set_up(inference, comm, model, dataset, preprocess, batch_size)));
+    thaw_common_seal(inference->common);
+    return THAW_OK;
 }
 
 void thaw_inference_close(thaw_inference *inference) {
     thaw_loader_free(inference->loader);
     thaw_engine_free(inference->engine);
+    thaw_common_free(inference->common);
     thaw_plan_free(inference->plan);
     thaw_free(inference->samples);
     thaw_free(inference->starts);

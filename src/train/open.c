@@ -186,6 +186,8 @@ static thaw_status set_notes(thaw_run *run) {
 static thaw_status check_stages(thaw_run *run) {
     const thaw_job *job = run->job;
     size_t layers = (size_t)run->model->n_layers;
+    int sharers;
+    THAW_TRY(thaw_stage_sharers(&sharers, run->comm));
     bool *before = thaw_calloc(layers, sizeof *before), *touched = thaw_calloc(layers, sizeof *touched);
     thaw_status status = before && touched ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for flags");
     for (size_t i = 0; i < layers && status == THAW_OK; i++)
@@ -199,7 +201,7 @@ static thaw_status check_stages(thaw_run *run) {
                                      thaw_comm_size(run->comm));
         char *what = thaw_format("stage %s", job->stages[s].name);
         if (status == THAW_OK)
-            status = thaw_memory_fits(thaw_stage_memory_of(plan, job, s, thaw_comm_size(run->comm), &run->samples,
+            status = thaw_memory_fits(thaw_stage_memory_of(plan, job, s, thaw_comm_size(run->comm), sharers, &run->samples,
                                                            run->program).total, run->comm, what ? what : "a stage");
         thaw_free(what);
         thaw_plan_free(plan);

@@ -203,6 +203,7 @@ thaw_status thaw_record_memory(const thaw_run *run) {
     thaw_event *event = thaw_event_begin("memory");
     thaw_event_text(event, "stage", run->job->stages[run->at.stage].name);
     thaw_event_integer(event, "memory_bytes_per_rank", (int64_t)s->total);
+    thaw_event_integer(event, "shared_bytes_per_host", (int64_t)s->constants);
     thaw_event_integer(event, "peak_memory_bytes", (int64_t)run->peak);
     thaw_event *list = thaw_event_object(event, "estimated");
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)
@@ -220,7 +221,7 @@ void thaw_record_end(const thaw_run *run, thaw_status status) {
     thaw_event_number(event, "seconds", thaw_clock() - run->started);
     thaw_event_integer(event, "epochs", run->at.total_epochs);
     thaw_event_integer(event, "steps", run->at.total_steps);
-    const uint64_t peak = thaw_resident_bytes("").peak; /* a run that fails has nobody left to ask */
+    const uint64_t peak = thaw_stage_own_peak(run); /* a run that fails has nobody left to ask */
     thaw_event_integer(event, "peak_memory_bytes", (int64_t)(peak > run->peak ? peak : run->peak));
     if (thaw_event_write(run->events, event) != THAW_OK && message)
         thaw_fail(status, "%s", message);

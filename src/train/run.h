@@ -82,6 +82,8 @@ typedef struct thaw_run {
     /* Of the stage: */
     thaw_plan *plan;
     thaw_engine *engine;
+    thaw_common *common; /* of the host: what the stage leaves alone */
+    thaw_constants constants;
     thaw_hooks hooks;
     float *parameters, *gradients; /* plan->count floats */
     float *earlier; /* the same, with training.accumulate: gradients of the parts of the batch that are done; else NULL */
@@ -102,7 +104,9 @@ typedef struct thaw_run {
     int64_t *order, *mine, *starts; /* of a pass over the larger dataset: n, n, batches+1 entries */
     thaw_tally epoch_tally, stage_tally;
     thaw_stage_memory memory; /* estimated, on rank 0 */
-    uint64_t peak; /* bytes that were resident at most on any rank, since the start of the process */
+    uint64_t peak; /* bytes that were resident at most on any rank, since the start of the process; what the ranks of a host
+                      have in common counts by parts */
+    uint64_t own_peak, resident; /* the same of this rank; as the system says it, with all of what is in common */
 
     /* State of an optimizer that waits for its stage (resume, keep_state), packed by tensor name. */
     thaw_buffer carried;
@@ -125,6 +129,10 @@ void thaw_run_close(thaw_run *run); /* also after a failure. Collective. */
 thaw_status thaw_memory_fits(size_t bytes, const thaw_comm *comm, const char *what);
 /* How samples are read for epochs of the stage, when nothing is cached. */
 thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validation);
+/* Makes room for a plan's constants. [out] constants: for hooks; the block is common's. Collective. */
+thaw_status thaw_stage_constants(thaw_common **common, thaw_constants *constants, const thaw_plan *plan, thaw_comm *comm);
+/* The most that this rank has had, in bytes like run->peak. */
+uint64_t thaw_stage_own_peak(const thaw_run *run);
 /* Takes the largest peak of all ranks' resident sets into run->peak. Collective. */
 thaw_status thaw_stage_measure(thaw_run *run);
 /* Loaders of the stage, instead of those that are there: labels alone where the cache has the rest. Collective. */

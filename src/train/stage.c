@@ -110,8 +110,33 @@ thaw_status thaw_stage_make_loaders(thaw_run *run) {
     return thaw_comm_agree(run->comm, status);
 }
 
+thaw_status thaw_stage_constants(thaw_common **common, thaw_constants *constants, const thaw_plan *plan, thaw_comm *comm) {
+    *common = NULL;
+    *constants = (thaw_constants){.parts = 1};
+    if (thaw_comm_size(comm) == thaw_comm_hosts(comm) || plan->memory.constants == 0)
+        return THAW_OK;
+    THAW_TRY(thaw_common_create(common, comm, plan->memory.constants, "copy of what is frozen"));
+    *constants = (thaw_constants){thaw_common_block(*common), thaw_common_part(*common), thaw_common_parts(*common)};
+    if (constants->parts > 1)
+        return THAW_OK;
+    thaw_common_free(*common); /* the engine has its own */
+    *common = NULL;
+    return THAW_OK;
+}
+
+uint64_t thaw_stage_own_peak(const thaw_run *run) {
+    uint64_t resident = thaw_resident_bytes("").peak;
+    if (resident <= run->resident) /* it never falls: of this or an earlier stage, and counted then */
+        return run->own_peak;
+    if (run->common) /* all of it was read: the hash of what is frozen */
+        resident -= thaw_held_by_others(run->plan->memory.constants, run->constants.parts);
+    return resident > run->own_peak ? resident : run->own_peak;
+}
+
 thaw_status thaw_stage_measure(thaw_run *run) {
-    double peak = (double)thaw_resident_bytes("").peak;
+    run->own_peak = thaw_stage_own_peak(run);
+    run->resident = thaw_resident_bytes("").peak;
+    double peak = (double)run->own_peak;
     THAW_TRY(thaw_comm_max(run->comm, &peak, 1));
     run->peak = (uint64_t)peak;
     return THAW_OK;
@@ -213,15 +238,20 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     if (status != THAW_OK)
         return status;
     thaw_plan *plan = run->plan;
-    run->memory = thaw_stage_memory_of(plan, run->job, (int)run->at.stage, thaw_comm_size(run->comm), &run->samples,
-                                       run->program);
+    int sharers;
     THAW_TRY(thaw_comm_same(run->comm, "the plan of the stage", thaw_plan_hash(plan), THAW_REPLICAS));
+    THAW_TRY(thaw_stage_sharers(&sharers, run->comm));
+    THAW_TRY(thaw_stage_constants(&run->common, &run->constants, plan, run->comm));
+    run->memory = thaw_stage_memory_of(plan, run->job, (int)run->at.stage, thaw_comm_size(run->comm),
+                                       run->common ? sharers : 1, &run->samples, run->program);
+    if (sharers > 1 && !run->common) /* no room in common: more than was looked for at the start */
+        THAW_TRY(thaw_comm_agree(run->comm, thaw_memory_fits(run->memory.total, run->comm, stage->name)));
     run->parameters = thaw_comm_alloc(run->comm, plan->count);
     run->gradients = thaw_comm_alloc(run->comm, plan->count);
     if (run->job->accumulate > 1 && !(run->earlier = thaw_calloc(plan->count, sizeof *run->earlier)))
         status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of earlier parts of a batch");
     run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run,
-                              plan->slices > 1 ? &run->cut.slices : NULL};
+                              plan->slices > 1 ? &run->cut.slices : NULL, run->common ? &run->constants : NULL};
     if (!run->parameters || !run->gradients)
         status = thaw_fail(THAW_RESOURCE, "no memory for %zu trained parameters and their gradients", plan->count);
     if (status == THAW_OK)
@@ -229,6 +259,7 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     if (status == THAW_OK && stage->early_stopping.on && stage->early_stopping.restore_best_weights)
         status = make_best(run);
     THAW_TRY(thaw_comm_agree(run->comm, status));
+    thaw_common_seal(run->common);
     THAW_TRY(thaw_cache_begin(run));
     THAW_TRY(thaw_stage_make_loaders(run));
     THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets,
@@ -289,6 +320,7 @@ void thaw_stage_release(thaw_run *run) {
     thaw_loader_free(run->validation_loader);
     thaw_exchange_free(run->exchange);
     thaw_engine_free(run->engine);
+    thaw_common_free(run->common);
     thaw_comm_free(run->comm, run->parameters);
     thaw_comm_free(run->comm, run->gradients);
     thaw_free(run->earlier);
@@ -306,6 +338,7 @@ void thaw_stage_release(thaw_run *run) {
     run->loader = run->validation_loader = NULL;
     run->exchange = NULL;
     run->engine = NULL;
+    run->common = NULL;
     run->parameters = run->gradients = run->earlier = run->best = NULL;
     run->optimizer = NULL;
     run->segment_names = NULL;

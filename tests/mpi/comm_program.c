@@ -219,6 +219,41 @@ static void check_exchange(thaw_comm *comm) {
     thaw_comm_free(comm, block);
 }
 
+/* Blocks that the ranks of a host have in common: each writes its part, all read the same. */
+static void check_common(thaw_comm *comm) {
+    static const size_t bytes[] = {0, 1, 64, 1000003, 5 << 20};
+    for (int i = 0; i < 5; i++) {
+        thaw_common *common = NULL;
+        CHECK(thaw_common_create(&common, comm, bytes[i], "block") == THAW_OK);
+        unsigned char *block = thaw_common_block(common);
+        const int part = thaw_common_part(common), parts = thaw_common_parts(common);
+        CHECK(block && (uintptr_t)block % 64 == 0 && part == (bytes[i] ? rank : 0) && parts == (bytes[i] ? size : 1));
+        bool right = true;
+        for (size_t at = bytes[i] * (size_t)part / (size_t)parts; at < bytes[i] * (size_t)(part + 1) / (size_t)parts; at++) {
+            right = right && block[at] == 0;
+            block[at] = (unsigned char)(at % 251);
+        }
+        thaw_common_seal(common);
+        for (size_t at = 0; at < bytes[i]; at++)
+            right = right && block[at] == at % 251;
+        CHECK(right);
+        if (rank == 0) { /* the others still have it */
+            thaw_common_free(common);
+            common = NULL;
+        }
+        thaw_comm_barrier(comm);
+        CHECK(rank == 0 || bytes[i] == 0 || block[bytes[i] - 1] == (bytes[i] - 1) % 251);
+        thaw_common_free(common);
+    }
+    thaw_common *common = NULL;
+    if (rank == size - 1)
+        thaw_memory_fail_after(1);
+    CHECK(thaw_common_create(&common, comm, 64, "block") == THAW_RESOURCE && !common);
+    thaw_memory_fail_after(-1);
+    thaw_common_seal(NULL);
+    thaw_common_free(NULL);
+}
+
 /* Worlds of the first ranks: sums, agreement and exchange stay among them, while the others rest. */
 static void check_parts(thaw_comm *comm) {
     thaw_comm *part = comm;
@@ -292,6 +327,7 @@ int main(int argc, char **argv) {
     check_gathers(comm);
     check_agreement(comm);
     check_exchange(comm);
+    check_common(comm);
     check_parts(comm);
     check_rest(comm);
     double total[2] = {failures, checks};

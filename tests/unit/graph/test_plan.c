@@ -226,24 +226,32 @@ static void test_packs(void **state) {
     assert_int_equal(prefix->n_packs, 10);
     assert_int_equal(train->n_packs, 5);
     assert_int_equal(infer->n_packs, 3);
-    size_t floats = 0;
+    size_t floats[2] = {0}; /* of packs that stay, of those to refresh */
     for (int i = 0; i < train->n_packs; i++) {
         const thaw_pack *pack = &train->packs[i];
         assert_int_equal(pack->kind, THAW_PACK_CONV);
         assert_false(pack->lent);
         assert_int_equal(pack->refresh, trainable[pack->layer]);
-        assert_int_equal(pack->offset, floats);
+        assert_int_equal(pack->offset, floats[pack->refresh]);
         assert_true(!pack->backward || strcmp(m->layers[pack->layer].name, "block5_conv1") != 0);
-        floats += pack->count;
+        floats[pack->refresh] += pack->count;
     }
-    assert_int_equal(train->pack_floats, floats);
+    assert_int_equal(train->constant_floats, floats[0]);
+    assert_int_equal(train->pack_floats, floats[1]);
+    assert_true(floats[0] > 0 && floats[1] > 0); /* of the frozen layer in the middle, of the trained ones */
     for (int i = 0; i < infer->n_packs; i++) {
         assert_true(infer->packs[i].lent && !infer->packs[i].backward);
         assert_int_equal(infer->packs[i].offset, train->packs[i].offset);
         assert_int_equal(infer->packs[i].layer, train->packs[i].layer);
     }
-    assert_int_equal(infer->pack_floats, 0);
-    assert_int_equal(plan->memory.packed, (prefix->pack_floats + floats) * sizeof(float));
+    assert_int_equal(infer->pack_floats + infer->constant_floats + prefix->pack_floats, 0);
+    assert_int_equal(plan->memory.packed, (prefix->constant_floats + floats[0] + floats[1]) * sizeof(float));
+    size_t tensors = 0; /* kernels of frozen layers of 64 channels on are large */
+    for (int i = 0; i < m->n_layers; i++)
+        for (int t = 0; t < m->layers[i].n_tensors && !trainable[i]; t++)
+            tensors += m->layers[i].tensors[t].count >= 1 << 16 ? m->layers[i].tensors[t].count : 0;
+    assert_int_equal(thaw_plan_constants(plan), prefix->constant_floats + floats[0] + tensors);
+    assert_int_equal(plan->memory.constants, thaw_plan_constants(plan) * sizeof(float));
     thaw_plan_free(plan);
     thaw_free(trainable);
     thaw_model_free(m);
