@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "base/limits.h"
+#include "base/progress.h"
 #include "train/cache.h"
 #include "train/record.h"
 #include "train/run.h"
@@ -233,6 +234,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_stage_make_loaders(run));
     THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets,
                                   exchange_kind(run->job)));
+    if (thaw_comm_size(run->comm) > 1)
+        thaw_progress_set(hook_poll, run); /* inside of kernels, and while batches are waited for */
     if (fresh) {
         thaw_decisions_stage(&run->decisions);
         run->stage_tally = (thaw_tally){0};
@@ -287,6 +290,7 @@ thaw_status thaw_stage_end(thaw_run *run) {
 void thaw_stage_release(thaw_run *run) {
     thaw_loader_free(run->loader);
     thaw_loader_free(run->validation_loader);
+    thaw_progress_set(NULL, NULL);
     thaw_exchange_free(run->exchange);
     thaw_engine_free(run->engine);
     thaw_comm_free(run->comm, run->parameters);
