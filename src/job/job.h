@@ -115,6 +115,7 @@ typedef struct thaw_job {
     bool reproducible;             /* ranks: bits do not depend on their number */
     int64_t slices;                /* of a batch then; 0: chosen by its size */
     int64_t accumulate;            /* parts of a batch that go through the network one after the other, <= batch_size */
+    bool exchange_half;            /* exchange_precision: fp16 */
     int64_t validation_batch_size; /* 0: as a part of a batch */
     /* stages */
     int n_stages;

@@ -201,12 +201,6 @@ static thaw_status make_best(thaw_run *run) {
     return run->best ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for a copy of the best weights");
 }
 
-static thaw_exchange_kind exchange_kind(const thaw_job *job) {
-    return strcmp(job->exchange, "mpi") == 0       ? THAW_EXCHANGE_MPI
-           : strcmp(job->exchange, "overlap") == 0 ? THAW_EXCHANGE_OVERLAP
-                                                   : THAW_EXCHANGE_AUTO;
-}
-
 thaw_status thaw_stage_begin(thaw_run *run) {
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
     bool fresh = run->at.epoch == 0 && run->at.step == 0;
@@ -233,7 +227,7 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_cache_begin(run));
     THAW_TRY(thaw_stage_make_loaders(run));
     THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets,
-                                  exchange_kind(run->job)));
+                                  thaw_job_exchange(run->job)));
     if (thaw_comm_size(run->comm) > 1)
         thaw_progress_set(hook_poll, run); /* inside of kernels, and while batches are waited for */
     if (fresh) {
