@@ -26,11 +26,11 @@
  * messages with one tag between two ranks the earlier was sent and is received first. */
 #include <limits.h>
 #include <mpi.h>
-#include <omp.h>
 #include <string.h>
 
 #include "base/half.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "comm_mpi.h"
 #include "exchange.h"
 
@@ -101,7 +101,7 @@ static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t align_up(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
 
 static void add(float *restrict to, const float *restrict from, size_t n) {
-#pragma omp parallel for simd schedule(static) if (n > PARALLEL && !omp_in_parallel())
+#pragma omp parallel for simd schedule(static) if (n > PARALLEL && !thaw_threads_busy())
     for (size_t i = 0; i < n; i++)
         to[i] += from[i];
 }
@@ -292,7 +292,7 @@ static void post(thaw_allreduce *a, slot *s) {
 /* Sums `leaves` arrays of n floats, a power of two of them, in a binary tree into `own`, one of them; folded[i] is added to
  * leaf i before, for i < fold. All but `own` are used up. Block by block. */
 static void sum_tree(float *const *leaf, int leaves, float *const *folded, int fold, float *own, size_t n) {
-#pragma omp parallel for schedule(static) if (n > PARALLEL && !omp_in_parallel())
+#pragma omp parallel for schedule(static) if (n > PARALLEL && !thaw_threads_busy())
     for (size_t at = 0; at < n; at += ADD_BLOCK) {
         const size_t width = smaller(ADD_BLOCK, n - at);
         for (int i = 0; i < fold; i++)

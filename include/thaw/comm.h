@@ -116,14 +116,13 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket);
 void thaw_exchange_poll(thaw_exchange *exchange);
 /* Waits until every begun bucket holds the sum over ranks. Collective. */
 thaw_status thaw_exchange_finish(thaw_exchange *exchange);
-/* With THAW_EXCHANGE_HALF: what rounding has lost so far is not added to the next step. Between a finish and a begin; on all ranks
- * or none. */
+/* With THAW_EXCHANGE_HALF: what rounding has lost so far is not added to the next step. Between a finish and a begin. */
 void thaw_exchange_forget(thaw_exchange *exchange);
 /* Bytes of payload handed to the exchange by this rank since creation: 4 (halves: 2) per payload float of every begun bucket
  * (counted with one rank too, so that the figure is a property of the plan). */
 uint64_t thaw_exchange_bytes(const thaw_exchange *exchange);
-/* Of these bytes, with pads, those whose sums were complete on this rank when thaw_exchange_finish was entered, since creation: not
- * merely sent or received. Depends on timing; 0 with one rank and with THAW_EXCHANGE_MPI. */
+/* Of these bytes, with pads, those whose sums were complete on this rank when thaw_exchange_finish was entered, since creation:
+ * not merely sent or received. Depends on timing; 0 with one rank and with THAW_EXCHANGE_MPI. */
 uint64_t thaw_exchange_hidden(const thaw_exchange *exchange);
 bool thaw_exchange_overlaps(const thaw_exchange *exchange); /* work between begin and finish hides the exchange */
 /* Bytes that an exchange of these buckets on P ranks holds beside the block, lists apart. */

@@ -2,7 +2,7 @@
 """What the exchange costs on a slow network, overlapped and not:  THAW_BIN=build/thaw tests/bench/exchange.py   (root only)
 
     --rate 1gbit   --batch N (per rank)   --steps S   --rounds R   --size 150   --freeze before:block5_conv1   --threads T
-    --exchange KIND[,KIND...] (default mpi,overlap)
+    --exchange KIND[,KIND...] (default mpi,overlap; fp16: overlap with training.exchange_precision: fp16)
 
 Two ranks of T threads in two network namespaces, joined by a cable that tc limits to --rate, train VGG16 with a small head on
 random arrays (random weights, no cache). Rounds alternate between the kinds of exchange. Of each run the first epoch warms
@@ -53,10 +53,12 @@ def train(folder, options, cable, kind, number):
                      "head": [{"Flatten": {}}, {"Dense": {"units": 256, "activation": "relu"}},
                               {"Dense": {"units": 1, "activation": "sigmoid"}}]},
            "data": {"train": {"x": arrays + ":/x", "y": arrays + ":/y"}},
-           "training": {"batch_size": 2 * options.batch, "loss": "binary_crossentropy"},
+           "training": {"batch_size": 2 * options.batch, "loss": "binary_crossentropy",
+                        "exchange_precision": "fp16" if kind == "fp16" else "fp32"},
            "stages": [{"name": "late", "freeze": options.freeze, "epochs": 2,
                        "optimizer": {"name": "sgd", "learning_rate": 1e-6, "momentum": 0.9}}],
-           "checkpoint": {"every_epochs": 0, "every_minutes": 0}, "cache": "off", "exchange": kind, "output": output}
+           "checkpoint": {"every_epochs": 0, "every_minutes": 0}, "cache": "off", "exchange": "overlap" if kind == "fp16" else kind,
+           "output": output}
     result = harness.run("train", harness.write_job(os.path.join(folder, "job.yaml"), job), prefix=cable.prefix(),
                          env={"OMP_NUM_THREADS": options.threads}, timeout=3600)
     if result.status != 0:
