@@ -123,9 +123,10 @@ class Training(harness.Case):
     def test_halves(self):
         """Half the bytes, equal weights on all ranks, the same bits again, and nearly the loss of floats."""
         for name, job in self.jobs().items():
-            for ranks in (2, 3):
-                full, half, again = self.go(job, ranks, "overlap"), self.halves(job, ranks), self.halves(job, ranks)
-                self.same(half, again, "%s on %d ranks, repeated" % (name, ranks))
+            for ranks in (2, 3) if name == "batch norm" or harness.LONG else (2,):
+                full, half = self.go(job, ranks, "overlap"), self.halves(job, ranks)
+                if name == "batch norm":
+                    self.same(half, self.halves(job, ranks), "%s on %d ranks, repeated" % (name, ranks))
                 for a, b in zip(harness.events(full, "epoch"), harness.events(half, "epoch")):
                     for key in ("exchanged_bytes", "exchanged_bytes_if_unfrozen"):
                         self.assertEqual(a[key], 2 * b[key], name)
