@@ -116,7 +116,12 @@ void thaw_common_seal(thaw_common *common);
  * The sum of an element is taken in one tree over rank order, whatever its bucket, the messages' timing, and where polls fall:
  * with P = 2^s + r, r < 2^s, ranks 2i and 2i+1 are added for i < r; the 2^s sums that are then in a row are added in
  * neighbouring pairs, these pairs' sums again, and so on. For P = 4 (a0+a1)+(a2+a3), for P = 6 ((a0+a1)+(a2+a3))+(a4+a5),
- * for P = 5 ((a0+a1)+a2)+(a3+a4). Ranks that are aligned runs of 2^k leaves of a larger such tree give its sum. */
+ * for P = 5 ((a0+a1)+a2)+(a3+a4). Ranks that are aligned runs of 2^k leaves of a larger such tree give its sum.
+ *
+ * With THAW_EXCHANGE_HALF and more than one rank, what a rank sends is rounded to halves, scaled by a power of two for each piece
+ * that travels, so that no size of gradients overflows; sums are taken in floats in the same tree, and the final sum is what its
+ * rounded form stands for on every rank. What rounding lost stays with who rounded and is added to the same element's gradient of
+ * the next step (error feedback), so over the steps the sums miss no more than the last step's rounding. */
 typedef struct thaw_bucket {
     size_t offset;  /* floats from the start of the block */
     size_t count;   /* floats */
@@ -126,7 +131,8 @@ typedef struct thaw_bucket {
 typedef enum thaw_exchange_kind {
     THAW_EXCHANGE_AUTO,    /* the best that there is: today overlap */
     THAW_EXCHANGE_OVERLAP, /* own messages, which move on at every poll between begin and finish */
-    THAW_EXCHANGE_MPI      /* MPI_Allreduce of each bucket inside of finish, for comparison: sums in an order of MPI's choice */
+    THAW_EXCHANGE_MPI,     /* MPI_Allreduce of each bucket inside of finish, for comparison: sums in an order of MPI's choice */
+    THAW_EXCHANGE_HALF     /* overlap, messages of IEEE halves: half the bytes, other bits for other numbers of ranks */
 } thaw_exchange_kind;
 
 typedef struct thaw_exchange thaw_exchange;
@@ -144,15 +150,17 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket);
 void thaw_exchange_poll(thaw_exchange *exchange);
 /* Waits until every begun bucket holds the sum over ranks. Collective. */
 thaw_status thaw_exchange_finish(thaw_exchange *exchange);
-/* Bytes of payload handed to the exchange by this rank since creation: 4 per payload float of every begun bucket (counted
- * with one rank too, so that the figure is a property of the plan). */
+/* With THAW_EXCHANGE_HALF: what rounding has lost so far is not added to the next step. Between a finish and a begin. */
+void thaw_exchange_forget(thaw_exchange *exchange);
+/* Bytes of payload handed to the exchange by this rank since creation: 4 (halves: 2) per payload float of every begun bucket
+ * (counted with one rank too, so that the figure is a property of the plan). */
 uint64_t thaw_exchange_bytes(const thaw_exchange *exchange);
-/* Bytes, pads included, whose sums were complete when thaw_exchange_finish was entered, since creation. Depends on timing;
- * 0 with one rank and with THAW_EXCHANGE_MPI. */
+/* Of these bytes, with pads, those whose sums were complete on this rank when thaw_exchange_finish was entered, since creation:
+ * not merely sent or received. Depends on timing; 0 with one rank and with THAW_EXCHANGE_MPI. */
 uint64_t thaw_exchange_hidden(const thaw_exchange *exchange);
 bool thaw_exchange_overlaps(const thaw_exchange *exchange); /* work between begin and finish hides the exchange */
 /* Bytes that an exchange of these buckets on P ranks holds beside the block, lists apart. */
-size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks);
+size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks, thaw_exchange_kind kind);
 
 #ifdef __cplusplus
 }

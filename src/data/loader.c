@@ -7,9 +7,12 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "base/random.h"
 #include "data/arrays.h"
 #include "data/image.h"
@@ -436,6 +439,22 @@ thaw_status thaw_loader_begin(thaw_loader *l, const int64_t *samples, const int6
     return copied ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for the order of %lld batches", (long long)n_batches);
 }
 
+/* Waits until something is done; if there is other business to progress, a millisecond at most. The caller holds the lock. */
+static void wait_done(thaw_loader *l) {
+    if (!thaw_progress_call) {
+        pthread_cond_wait(&l->done, &l->lock);
+        return;
+    }
+    const double until = thaw_clock_unix() + 1e-3;
+    const time_t whole = (time_t)until;
+    const struct timespec end = {whole, (long)((until - (double)whole) * 1e9)};
+    if (pthread_cond_timedwait(&l->done, &l->lock, &end) == 0)
+        return;
+    pthread_mutex_unlock(&l->lock);
+    thaw_progress();
+    pthread_mutex_lock(&l->lock);
+}
+
 thaw_status thaw_loader_next(thaw_loader *l, thaw_batch *batch) {
     *batch = (thaw_batch){0};
     pthread_mutex_lock(&l->lock);
@@ -449,7 +468,7 @@ thaw_status thaw_loader_next(thaw_loader *l, thaw_batch *batch) {
     slot *s = slot_of(l, b);
     const int64_t n = batch_size(l, b);
     while (n > 0 && (s->batch != b || s->left > 0))
-        pthread_cond_wait(&l->done, &l->lock);
+        wait_done(l);
     const thaw_status status = n > 0 ? s->status : THAW_OK;
     *batch = (thaw_batch){.n = n, .x = s->x, .y = l->y_width ? s->y : NULL, .samples = l->samples + l->starts[b]};
     pthread_mutex_unlock(&l->lock);

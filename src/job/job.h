@@ -118,6 +118,7 @@ typedef struct thaw_job {
     int64_t slices;                /* of a batch then; 0: chosen by its size */
     int64_t accumulate;            /* parts of a batch that go through the network one after the other, <= batch_size */
     double watchdog_seconds;       /* without a sign of life of a rank, until the run ends; 0: not watched */
+    bool exchange_half;            /* exchange_precision: fp16 */
     int64_t validation_batch_size; /* 0: as a part of a batch */
     /* stages */
     int n_stages;

@@ -81,6 +81,10 @@ const thaw_key thaw_keys[] = {
     {"training.accumulate", THAW_KEY_INT, JOB(accumulate), OFF, 1, 1048576, 0, NULL, "1", NULL,
      "Parts of a batch whose gradients are added before they are exchanged: a step remains batch_size images, memory is needed "
      "for one part. Batch statistics (batch_norm_statistics: batch) are then those of each part."},
+    {"training.exchange_precision", THAW_KEY_BOOL, JOB(exchange_half), OFF, 0, 0, 0, "fp32|fp16", "fp32", NULL,
+     "fp16 halves what ranks send: gradients travel as IEEE half, each piece scaled by a power of two, and are summed in fp32. "
+     "What rounding loses is added to the next step's gradient (error feedback; each epoch, and a resumed one, starts without). "
+     "Weights stay equal on all ranks, but depend on their number."},
     {"training.reproducible", THAW_KEY_BOOL, JOB(reproducible), OFF, 0, 0, 0, "threads|ranks", "threads", NULL,
      "threads: the same bits with any number of threads. ranks: and with any number of ranks, from loss to weights: sums are "
      "made over fixed slices of the batch, in one tree. Ranks then hold whole slices, so a power of two of them is best."},

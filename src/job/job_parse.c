@@ -386,6 +386,11 @@ static thaw_status check_training(thaw_job_reader *reader) {
         return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(reader->tree->root, "exchange"),
                                   "exchange: mpi sums in an order of MPI's choice, which training.reproducible: ranks rules out; "
                                   "leave one of them out");
+    if (job->exchange_half && (job->reproducible || strcmp(job->exchange, "mpi") == 0))
+        return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(training, "exchange_precision"),
+                                  "training.exchange_precision: fp16 %s; leave one of them out",
+                                  job->reproducible ? "rounds what ranks send, which training.reproducible: ranks rules out"
+                                                    : "needs thaw's own messages, which exchange: mpi does without");
     if (job->accumulate <= job->batch_size)
         return THAW_OK;
     return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(thaw_yaml_get(reader->tree->root, "training"), "accumulate"),

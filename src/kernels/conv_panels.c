@@ -139,6 +139,7 @@ static void multiply(const thaw_patches *p, const cut *c, const float *source, i
             gather_rows(p, source, r0, r1, piece, thaw_least(piece + THAW_DEPTH, k1),
                         room + (piece - k0) / THAW_DEPTH * rows * c->stride, c->stride);
         for (int64_t panel = p0; panel < p1; panel++) {
+            thaw_progress();
             int64_t j = panel * THAW_PANEL, width = thaw_panel_width(f->columns, panel), n = thaw_least(width, f->columns - j);
             bool whole = n == width, last = k1 == k;
             const float *start = k0 ? NULL : zero;
@@ -276,6 +277,7 @@ void thaw_panels_weights(const thaw_window *s, int64_t n, const float *x, const 
         float *room = rooms + omp_get_thread_num() * c.thread, *sum = sums + group * c.sum;
         int64_t first = group * c.blocks / c.groups;
         for (int64_t block = first; block < (group + 1) * c.blocks / c.groups; block++) {
+            thaw_progress();
             int64_t r0 = block * WEIGHTS_ROWS, r1 = thaw_least(r0 + WEIGHTS_ROWS, rows);
             gather_rows(&p, x, r0, r1, k0, k1, room, c.stride);
             for (int64_t panel = 0; panel < panels; panel++) {

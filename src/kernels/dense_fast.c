@@ -68,6 +68,7 @@ static void forward_block(int64_t in, int64_t units, const float *x, const float
     const int64_t rows = r1 - r0;
     float *panels = scratch + r.panels, *side = scratch + r.side, *shift = scratch + r.bias;
     for (int64_t k0 = 0; k0 < in; k0 += THAW_DEPTH) {
+        thaw_progress();
         int64_t k = thaw_least(THAW_DEPTH, in - k0);
         bool last = k0 + k == in;
         for (int64_t row = 0; row < rows; row++)
@@ -132,6 +133,7 @@ static void gradient_block(int64_t in, int64_t units, const float *dy, const flo
         for (int64_t row = 0; row < rows; row++)
             memcpy(scratch + row * THAW_DEPTH, dy + (r0 + row) * units + k0, (size_t)k * sizeof *dy);
         for (int64_t i = i0; i < i1; i += THAW_PANEL) {
+            thaw_progress();
             int64_t n = thaw_least(THAW_PANEL, i1 - i), width = thaw_sixteens(n);
             float *to = dx + r0 * in + i;
             bool add = accumulate || k0 > 0, whole = n == width;
@@ -167,6 +169,7 @@ static void dense_backward_weights(int64_t n, int64_t in, int64_t units, const f
     int64_t rows = thaw_ceil_div(in, GRADIENT_IN), columns = thaw_ceil_div(units, GRADIENT_UNITS);
 #pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
     for (int64_t item = 0; item < rows * columns; item++) {
+        thaw_progress();
         int64_t i0 = item / columns * GRADIENT_IN, u0 = item % columns * GRADIENT_UNITS;
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)thaw_least(GRADIENT_IN, in - i0),
                     (blasint)thaw_least(GRADIENT_UNITS, units - u0), (blasint)n, 1.0f, x + i0, (blasint)in, dy + u0,

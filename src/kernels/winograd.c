@@ -213,6 +213,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
                                 thaw_least(thaw_sixteens(s->cin) - k * THAW_DEPTH, THAW_DEPTH), v + k * piece, patch);
         }
         for (int64_t panel = range * panels / ranges; panel < (range + 1) * panels / ranges; panel++) {
+            thaw_progress();
             int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), m_point = thaw_point_stride(count * width);
             const finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,
                               .add = add ? add + co : NULL, .stream = stream};

@@ -106,6 +106,7 @@ void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, cons
                     transform(isa, s, &l, t0, i, count, x, dy, v, m, rooms + thread * room_floats());
 #pragma omp for schedule(dynamic)
             for (int64_t part = 0; part < parts; part++) {
+                thaw_progress();
                 int64_t group = part % l.point_groups, panel = part / l.point_groups % l.panels;
                 int64_t range = part / l.point_groups / l.panels, width = thaw_panel_width(s->cout, panel);
                 int64_t channels = thaw_least(RANGE, s->cin - range * RANGE), stride = range_width(s, range) + LINE;
