@@ -229,7 +229,8 @@ static void test_pooled(void **state) {
             }
     const thaw_window strided = window_of(8, 8, 16, 16, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1);
     const thaw_window line = window_of(8, 8, 16, 16, 1, 3, 1, 1, 1, 1, 0, 0, 1, 1);
-    const thaw_window more = window_of(14, 14, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1); /* 16 full tiles instead of 4+4+3+3 squared */
+    /* 4x4 full tiles instead of (4+4+3+3) x (4+4+3+3) outputs */
+    const thaw_window more = window_of(14, 14, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
     assert_false(fast->conv_pools(&more));
     assert_false(fast->conv_pools(&strided));
     assert_false(fast->conv_pools(&line));
@@ -297,7 +298,8 @@ static void test_scratch(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors), cmocka_unit_test(test_choice), cmocka_unit_test(test_pooled),
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors), cmocka_unit_test(test_choice),
+                                       cmocka_unit_test(test_pooled),
                                        cmocka_unit_test(test_scratch)};
     thaw_kernels_init();
     thaw_threads_set(2);
