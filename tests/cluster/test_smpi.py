@@ -51,7 +51,7 @@ class Simulated(unittest.TestCase):
                 self.assertGreater(got["messages"], 0)
 
     def late(self, hosts, form, speed=16):
-        return {k: float(v) if k not in ("scaling", "plan", "network", "form") else v for k, v in
+        return {k: float(v) if k not in ("scaling", "plan", "network", "form", "table") else v for k, v in
                 smpi.simulate(self.program, "vgg16-late", form, hosts, "100g", 32, speed, steps=1).items()}
 
     def bounded(self, got):

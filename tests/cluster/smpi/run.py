@@ -1,21 +1,23 @@
 #!/usr/bin/env python3
 """Predicts thaw's scaling to hundreds of hosts: its exchange on SimGrid's SMPI, with measured seconds in place of kernels.
 
-    run.py [--hosts 4,8,...,512] [--network 100g,10g] [--plans ...] [--forms ...] [--scaling weak,strong] [--speed 16]
+    run.py [--hosts 4,16,64,256,512] [--network 100g,10g] [--plans ...] [--forms ...] [--scaling weak,strong] [--speed 16]
 
 Prints Markdown and writes scaling.csv, scaling.md and scaling.svg in --out (default: results beside this file). Rows that scaling.csv has
-already are not simulated again (--fresh: they are). Needs smpicc and smpirun (Debian: libsimgrid-dev), gcc and libxxhash.
+already of the same operations.csv are not simulated again, so that a run goes on where one was stopped; rows of another
+operations.csv are dropped. After changes of the code: --fresh. Needs smpicc and smpirun (Debian: libsimgrid-dev), gcc and libxxhash.
 """
 import argparse
 import csv
+import hashlib
 import json
 import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
 import fat_tree
 
@@ -37,7 +39,17 @@ SETTINGS = {"smpi/simulate-computation": "no", "smpi/host-speed": "1Gf", "smpi/t
 OVERHEAD = {"100g": "1e-6", "10g": "3e-6"}  # seconds of a rank for sending or receiving a message
 JITTER, SEED, POLL, EVERY = 0.02, 1, 2e-6, 5e-4
 COLUMNS = ("scaling", "plan", "network", "hosts", "images", "speed", "form", "seconds", "images_per_second", "efficiency", "hidden",
-           "wait_ms", "adding_ms", "polls", "messages", "bytes", "staging_bytes", "requests")
+           "wait_ms", "adding_ms", "polls", "messages", "bytes", "staging_bytes", "requests", "table")
+
+
+def table():
+    """Of which operations.csv a row is."""
+    with open(TABLE, "rb") as f:
+        return hashlib.sha1(f.read()).hexdigest()[:8]
+
+
+def spent():
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
 def available():
@@ -93,7 +105,7 @@ def simulate(program, plan, form, hosts, network, images, speed, steps=0, scalin
     row = (scaling, plan, network, hosts, images, "%g" % speed, form, "%.6f" % got["seconds"],
            "%.1f" % (images * hosts / got["seconds"]), "%.4f" % (efficiency if scaling == "weak" else efficiency / hosts),
            "%.4f" % got["hidden"], "%.3f" % (1e3 * got["waited"]), "%.3f" % (1e3 * got["adding"]), "%.1f" % got["polls"],
-           "%d" % got["messages"], "%d" % got["bytes"], "%d" % got["memory"], "%d" % got["requests"])
+           "%d" % got["messages"], "%d" % got["bytes"], "%d" % got["memory"], "%d" % got["requests"], table())
     return dict(zip(COLUMNS, (str(v) for v in row)))
 
 
@@ -105,7 +117,7 @@ def read(path):
     if not os.path.exists(path):
         return {}
     with open(path) as f:
-        return {key(row): row for row in csv.DictReader(f)}
+        return {key(row): row for row in csv.DictReader(f) if row["table"] == table()}
 
 
 def order(row):
@@ -214,7 +226,7 @@ def publish(out, rows):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hosts", default=",".join(str(h) for h in fat_tree.HOSTS))
+    parser.add_argument("--hosts", default="4,16,64,256,512")
     parser.add_argument("--network", default="100g,10g")
     parser.add_argument("--plans", default=",".join(PLANS))
     parser.add_argument("--forms", default=",".join(FORMS))
@@ -241,11 +253,11 @@ def main():
                             wanted = tuple(str(v) for v in (scaling, plan, network, hosts, images, "%g" % options.speed, form))
                             if wanted in rows or (form == "ring-all" and plan.endswith("everything")):  # that is ring
                                 continue
-                            began = time.monotonic()
+                            began = spent()
                             rows[wanted] = simulate(program, plan, form, hosts, network, images, options.speed, scaling=scaling)
-                            print("%s: %s s a step, efficiency %s (%.0f s)" % (" ".join(wanted), rows[wanted]["seconds"],
-                                                                            rows[wanted]["efficiency"], time.monotonic() - began),
-                                  file=sys.stderr, flush=True)
+                            row = rows[wanted]
+                            print("%s: %s s a step, efficiency %s (%.0f s of CPU)" % (
+                                " ".join(wanted), row["seconds"], row["efficiency"], spent() - began), file=sys.stderr, flush=True)
                             write(path, rows.values())
     publish(options.out, rows.values())
     print(markdown(rows.values()))
