@@ -3,9 +3,10 @@
 
     run.py [--hosts 4,16,64,256,512] [--network 100g,10g] [--plans ...] [--forms ...] [--scaling weak,strong] [--speed 16]
 
-Prints Markdown and writes scaling.csv, scaling.md and scaling.svg in --out (default: results beside this file). Rows that scaling.csv has
-already of the same operations.csv are not simulated again, so that a run goes on where one was stopped; rows of another
-operations.csv are dropped. After changes of the code: --fresh. Needs smpicc and smpirun (Debian: libsimgrid-dev), gcc and libxxhash.
+Prints Markdown and writes scaling.csv, scaling.md and scaling.svg in --out (default: results beside this file). Rows that
+scaling.csv has already of the same operations.csv are not simulated again, so that a run goes on where one was stopped; rows
+of another operations.csv are dropped. After changes of the code: --fresh. Needs smpicc and smpirun (Debian: libsimgrid-dev),
+gcc and libxxhash.
 """
 import argparse
 import csv
@@ -31,8 +32,8 @@ SOURCES = ["tests/cluster/smpi/simulate.c", "tests/cluster/smpi/counting.c", "mp
 # Computing takes no simulated time but what is injected; a test takes none, polls are injected (POLL). Bandwidth and latency
 # are the platform's but for 6 % of headers, instead of SimGrid's calibration of a cluster of its own. Links are full duplex and
 # acknowledgements within those 6 %: without "crosstraffic" flows of one direction do not hang together with those of the other,
-# which is 40 times faster at 16 hosts. At most 4 flows share a link at once, further ones queue: 10 times faster at 64 hosts.
-# Neither changed the seconds of a step there by more than 0.00001.
+# which is 40 times faster at 16 hosts. At most 4 flows share a link at once, further ones queue: several times faster at 64
+# hosts. Neither changed the seconds of a step there by more than 0.00001.
 SETTINGS = {"smpi/simulate-computation": "no", "smpi/host-speed": "1Gf", "smpi/test": "0", "smpi/grow-injected-times": "no",
             "smpi/coll-selector": "ompi", "smpi/shared-malloc": "global", "smpi/shared-malloc-blocksize": "16777216",
             "smpi/bw-factor": "0:0.94", "smpi/lat-factor": "0:1", "network/crosstraffic": "0", "maxmin/concurrency-limit": "4"}
@@ -180,7 +181,8 @@ def curves(group):
     for plan in PLANS:
         for form in ("overlap", "ring-all"):
             got = "ring" if form == "ring-all" and plan.endswith("everything") else form
-            points = sorted((hosts, float(forms[got]["efficiency"])) for (of, hosts), forms in group.items() if of == plan and got in forms)
+            points = sorted((hosts, float(forms[got]["efficiency"])) for (of, hosts), forms in group.items()
+                            if of == plan and got in forms)
             if points:
                 yield plan, form, points
 
