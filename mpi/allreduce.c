@@ -35,8 +35,8 @@
 #include "exchange.h"
 
 enum {
-    CHUNK = 1 << 17,       /* floats: 512 KiB */
-    WINDOW = 32,           /* chunks: 16 MiB of staging at most */
+    CHUNK = 1 << 18,       /* floats: 1 MiB */
+    WINDOW = 16,           /* chunks: 16 MiB of staging at most */
     SMALL = 8192,          /* floats of a chunk for which doubling costs no more than other schemes */
     OWNERS_AUTO = 8,       /* ranks up to which owners is taken, */
     OWNERS_MOST = 16,      /* and up to which it works */

@@ -1,20 +1,24 @@
 #!/usr/bin/env python3
 """Predicts thaw's scaling to hundreds of hosts: its exchange on SimGrid's SMPI, with measured seconds in place of kernels.
 
-    run.py [--hosts 4,8,...,512] [--network 100g,10g] [--plans ...] [--forms ...] [--scaling weak,strong] [--speed 16]
+    run.py [--hosts 4,16,64,256,512] [--network 100g,10g] [--plans ...] [--forms ...] [--scaling weak,strong] [--speed 16]
 
-Prints Markdown and writes scaling.csv and scaling.md in --out (default: results beside this file). Rows that scaling.csv has
-already are not simulated again (--fresh: they are). Needs smpicc and smpirun (Debian: libsimgrid-dev), gcc and libxxhash.
+Prints Markdown and writes scaling.csv, scaling.md and scaling.svg in --out (default: results beside this file). Rows that
+scaling.csv has already of the same operations.csv are not simulated again, so that a run goes on where one was stopped; rows
+of another operations.csv are dropped. After changes of the code: --fresh. Needs smpicc and smpirun (Debian: libsimgrid-dev),
+gcc and libxxhash.
 """
 import argparse
 import csv
+import hashlib
 import json
+import math
 import os
+import resource
 import shutil
 import subprocess
 import sys
 import tempfile
-import time
 
 import fat_tree
 
@@ -22,19 +26,32 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(HERE)))
 TABLE = os.path.join(HERE, "operations.csv")
 PLANS = ("vgg16-head", "vgg16-late", "vgg16-everything", "resnet50-late", "resnet50-everything")
-FORMS = ("overlap", "backward", "ring", "ring-all")
+FORMS = ("overlap", "operations", "backward", "ring", "ring-all")
 SOURCES = ["tests/cluster/smpi/simulate.c", "tests/cluster/smpi/counting.c", "mpi/comm_mpi.c", "mpi/watch.c", "mpi/link.c",
            "mpi/exchange.c", "mpi/allreduce.c", "mpi/node_memory.c", "src/base/memory.c", "src/base/status.c", "src/base/hash.c",
            "src/base/clock.c", "src/base/half.c", "src/base/log.c"]
 # Computing takes no simulated time but what is injected; a test takes none, polls are injected (POLL). Bandwidth and latency
-# are the platform's but for 6 % of headers, instead of SimGrid's calibration of a cluster of its own.
+# are the platform's but for 6 % of headers, instead of SimGrid's calibration of a cluster of its own. Links are full duplex and
+# acknowledgements within those 6 %: without "crosstraffic" flows of one direction do not hang together with those of the other,
+# which is 40 times faster at 16 hosts. At most 4 flows share a link at once, further ones queue: several times faster at 64
+# hosts. Neither changed the seconds of a step there by more than 0.00001.
 SETTINGS = {"smpi/simulate-computation": "no", "smpi/host-speed": "1Gf", "smpi/test": "0", "smpi/grow-injected-times": "no",
             "smpi/coll-selector": "ompi", "smpi/shared-malloc": "global", "smpi/shared-malloc-blocksize": "16777216",
-            "smpi/bw-factor": "0:0.94", "smpi/lat-factor": "0:1"}
+            "smpi/bw-factor": "0:0.94", "smpi/lat-factor": "0:1", "network/crosstraffic": "0", "maxmin/concurrency-limit": "4"}
 OVERHEAD = {"100g": "1e-6", "10g": "3e-6"}  # seconds of a rank for sending or receiving a message
-JITTER, SEED, POLL = 0.02, 1, 2e-6
+JITTER, SEED, POLL, EVERY = 0.02, 1, 2e-6, 5e-4
 COLUMNS = ("scaling", "plan", "network", "hosts", "images", "speed", "form", "seconds", "images_per_second", "efficiency", "hidden",
-           "wait_ms", "messages", "bytes", "staging_bytes", "requests")
+           "wait_ms", "adding_ms", "polls", "messages", "bytes", "staging_bytes", "requests", "table")
+
+
+def table():
+    """Of which operations.csv a row is."""
+    with open(TABLE, "rb") as f:
+        return hashlib.sha1(f.read()).hexdigest()[:8]
+
+
+def spent():
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
 
 
 def available():
@@ -85,12 +102,12 @@ def simulate(program, plan, form, hosts, network, images, speed, steps=0, scalin
     """A row of the tables. Sums of gradients: 5 GB/s on the measured machine, four times that on hosts of four times its speed
     and more (memory bandwidth does not grow with cores for ever)."""
     steps = steps or (2 if hosts <= 16 else 1)
-    got = smpirun(program, hosts, network, [TABLE, plan, form, steps, images, speed, jitter, SEED, POLL, 5e9 * min(speed, 4)])
+    got = smpirun(program, hosts, network, [TABLE, plan, form, steps, images, speed, jitter, SEED, POLL, EVERY, 5e9 * min(speed, 4)])
     efficiency = alone(plan, images if scaling == "weak" else images * hosts, speed) / got["seconds"]
     row = (scaling, plan, network, hosts, images, "%g" % speed, form, "%.6f" % got["seconds"],
            "%.1f" % (images * hosts / got["seconds"]), "%.4f" % (efficiency if scaling == "weak" else efficiency / hosts),
-           "%.4f" % got["hidden"], "%.3f" % (1e3 * got["waited"]), "%d" % got["messages"], "%d" % got["bytes"],
-           "%d" % got["memory"], "%d" % got["requests"])
+           "%.4f" % got["hidden"], "%.3f" % (1e3 * got["waited"]), "%.3f" % (1e3 * got["adding"]), "%.1f" % got["polls"],
+           "%d" % got["messages"], "%d" % got["bytes"], "%d" % got["memory"], "%d" % got["requests"], table())
     return dict(zip(COLUMNS, (str(v) for v in row)))
 
 
@@ -102,7 +119,7 @@ def read(path):
     if not os.path.exists(path):
         return {}
     with open(path) as f:
-        return {key(row): row for row in csv.DictReader(f)}
+        return {key(row): row for row in csv.DictReader(f) if row["table"] == table()}
 
 
 def order(row):
@@ -121,38 +138,98 @@ def percent(text):
     return "%.1f" % (100 * float(text))
 
 
+def grouped(rows):
+    """Of (scaling, speed, network): of (plan, hosts): rows by form."""
+    groups = {}
+    for row in sorted(rows, key=order):
+        groups.setdefault((row["scaling"], row["speed"], row["network"]), {}).setdefault(
+            (row["plan"], int(row["hosts"])), {})[row["form"]] = row
+    return groups
+
+
 def markdown(rows):
     """One table for each scaling, speed and network."""
     lines = ["# Predicted scaling", "",
              "**Predictions**, not measurements: thaw's exchange code on SimGrid/SMPI (see ../README.md for what the model leaves",
              "out), with operations' seconds of operations.csv divided by `speed`. Written by run.py; all figures in scaling.csv.",
              "Efficiency in % of hosts times one host without jitter or exchange; hidden: share of bytes whose sums were complete",
-             "when finish was entered; wait: in finish and for the control word, mean over ranks; messages and MB: sent by a rank in",
-             "a step (most); staging: memory of the exchange beside the gradients. Efficiencies behind: without running the next",
-             "prefix ahead, a blocking ring all-reduce of the trained weights after backward, and one of all weights."]
-    groups = {}
-    for row in sorted(rows, key=order):
-        groups.setdefault((row["scaling"], row["speed"], row["network"]), {}).setdefault(
-            (row["plan"], int(row["hosts"])), {})[row["form"]] = row
-    for (scaling, speed, network), group in groups.items():
+             "when finish was entered; wait: in finish and for the control word, mean over ranks, and with it most of the jitter;",
+             "sums: adding what came; messages and MB: sent by a rank in a step (most); requests: sends and receives open at once",
+             "(most); staging: memory of the exchange beside the gradients. Efficiencies behind: with polls only behind operations,",
+             "without running the next prefix ahead, a blocking ring all-reduce of the trained weights after backward, and one of",
+             "all weights, which is what data parallel training of the whole network sends. Empty: not simulated.", "",
+             "![efficiency](scaling.svg)"]
+    for (scaling, speed, network), group in grouped(rows).items():
         lines += ["", "## %s scaling, %s, hosts of %s times the measured machine's speed" % (scaling.capitalize(), network, speed), "",
-                  "| plan | hosts | images a host | s a step | img/s | efficiency | hidden % | wait ms | messages | MB | staging MB "
-                  "| no run-ahead | ring | ring, all weights |", "|" + "---|" * 14]
+                  "| plan | hosts | images a host | s a step | img/s | efficiency | hidden % | wait ms | sums ms | polls | messages | MB "
+                  "| requests | staging MB | polls behind | no run-ahead | ring | ring, all weights |", "|" + "---|" * 18]
         for (plan, hosts), forms in group.items():
             row = forms.get("overlap")
             if not row:
                 continue
+            forms = dict({"ring-all": forms["ring"]} if plan.endswith("everything") and "ring" in forms else {}, **forms)
             others = [percent(forms[f]["efficiency"]) if f in forms else "" for f in FORMS[1:]]
             cells = [plan, hosts, row["images"], "%.4f" % float(row["seconds"]), row["images_per_second"], percent(row["efficiency"]),
-                     percent(row["hidden"]), "%.2f" % float(row["wait_ms"]), row["messages"], "%.1f" % (float(row["bytes"]) / 1e6),
+                     percent(row["hidden"]), "%.2f" % float(row["wait_ms"]), "%.2f" % float(row["adding_ms"]),
+                     "%.0f" % float(row["polls"]), row["messages"], "%.1f" % (float(row["bytes"]) / 1e6), row["requests"],
                      "%.1f" % (float(row["staging_bytes"]) / 1e6)] + others
             lines.append("| " + " | ".join(str(c) for c in cells) + " |")
     return "\n".join(lines) + "\n"
 
 
+def curves(group):
+    """Points (hosts, efficiency) of every plan: thaw's, and beside it those of a ring of all weights."""
+    for plan in PLANS:
+        for form in ("overlap", "ring-all"):
+            got = "ring" if form == "ring-all" and plan.endswith("everything") else form
+            points = sorted((hosts, float(forms[got]["efficiency"])) for (of, hosts), forms in group.items()
+                            if of == plan and got in forms)
+            if points:
+                yield plan, form, points
+
+
+def svg(rows):
+    """A panel for each scaling, speed and network: efficiency over hosts."""
+    colours = dict(zip(PLANS, ("#4477aa", "#228833", "#ee6677", "#ccbb44", "#aa3377")))
+    width, height, left, top = 430, 300, 46, 34
+    groups = list(grouped(rows).items())
+    out = []
+    for i, ((scaling, speed, network), group) in enumerate(groups):
+        def x(hosts):
+            return i % 2 * width + left + (math.log2(hosts) - 2) / 7 * (width - left - 20)
+
+        def y(efficiency):
+            return i // 2 * height + top + (1 - max(0.0, min(efficiency, 1.0))) * (height - top - 36)
+        out.append('<text x="%.0f" y="%.0f" font-weight="bold">%s scaling, %s, speed %s</text>' % (
+            x(4), y(1) - 14, scaling, network, speed))
+        for tick in range(0, 101, 20):
+            out.append('<path d="M%.1f %.1fH%.1f" stroke="#ddd"/><text x="%.1f" y="%.1f" text-anchor="end">%d %%</text>' % (
+                x(4), y(tick / 100), x(512), x(4) - 4, y(tick / 100) + 4, tick))
+        for hosts in fat_tree.HOSTS:
+            out.append('<text x="%.1f" y="%.1f" text-anchor="middle">%d</text>' % (x(hosts), y(0) + 16, hosts))
+        for plan, form, points in curves(group):
+            dash = "" if form == "overlap" else ' stroke-dasharray="5 4"'
+            out.append('<path d="M%s" fill="none" stroke="%s" stroke-width="2"%s/>' % (
+                "L".join("%.1f %.1f" % (x(h), y(e)) for h, e in points), colours[plan], dash))
+            out += ['<circle cx="%.1f" cy="%.1f" r="3" fill="%s"/>' % (x(h), y(e), colours[plan]) for h, e in points]
+    bottom = (len(groups) + 1) // 2 * height + 16
+    for i, plan in enumerate(PLANS):
+        out.append('<text x="%d" y="%d" fill="%s">%s</text>' % (left + 150 * i, bottom, colours[plan], plan))
+    out.append('<text x="%d" y="%d">solid: thaw; dashed: ring all-reduce of all weights after backward; over hosts</text>' % (
+        left, bottom + 18))
+    return ('<svg xmlns="http://www.w3.org/2000/svg" width="%d" height="%d" font-family="sans-serif" font-size="11">\n'
+            '<rect width="100%%" height="100%%" fill="white"/>\n%s\n</svg>\n' % (2 * width, bottom + 30, "\n".join(out)))
+
+
+def publish(out, rows):
+    for name, text in (("scaling.md", markdown(rows)), ("scaling.svg", svg(rows))):
+        with open(os.path.join(out, name), "w") as f:
+            f.write(text)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--hosts", default=",".join(str(h) for h in fat_tree.HOSTS))
+    parser.add_argument("--hosts", default="4,16,64,256,512")
     parser.add_argument("--network", default="100g,10g")
     parser.add_argument("--plans", default=",".join(PLANS))
     parser.add_argument("--forms", default=",".join(FORMS))
@@ -179,16 +256,14 @@ def main():
                             wanted = tuple(str(v) for v in (scaling, plan, network, hosts, images, "%g" % options.speed, form))
                             if wanted in rows or (form == "ring-all" and plan.endswith("everything")):  # that is ring
                                 continue
-                            began = time.monotonic()
+                            began = spent()
                             rows[wanted] = simulate(program, plan, form, hosts, network, images, options.speed, scaling=scaling)
-                            print("%s: %s s a step, efficiency %s (%.0f s)" % (" ".join(wanted), rows[wanted]["seconds"],
-                                                                            rows[wanted]["efficiency"], time.monotonic() - began),
-                                  file=sys.stderr, flush=True)
+                            row = rows[wanted]
+                            print("%s: %s s a step, efficiency %s (%.0f s of CPU)" % (
+                                " ".join(wanted), row["seconds"], row["efficiency"], spent() - began), file=sys.stderr, flush=True)
                             write(path, rows.values())
-    text = markdown(rows.values())
-    with open(os.path.join(options.out, "scaling.md"), "w") as f:
-        f.write(text)
-    print(text)
+    publish(options.out, rows.values())
+    print(markdown(rows.values()))
 
 
 if __name__ == "__main__":

@@ -2,12 +2,14 @@
  * on the simulated ranks of SMPI.
  *
  *   simulate check                              sums of small integers by every scheme, against their known values
- *   simulate TABLE PLAN FORM STEPS IMAGES SPEED JITTER SEED POLL ADD
+ *   simulate TABLE PLAN FORM STEPS IMAGES SPEED JITTER SEED POLL EVERY ADD
  *
- * FORM: overlap (as thaw: buckets begin during backward, the prefix of the next batch runs before finish), backward (without
- * that prefix: only backward hides), ring (one blocking ring all-reduce of what is trained, behind backward) or ring-all (of all
- * weights of the network). SPEED: how often faster than the measured machine a host computes. JITTER: standard deviation of an
- * operation's seconds, relative. POLL: seconds of a poll; ADD: bytes a second of sums. Rank 0 prints one line of JSON. */
+ * FORM: overlap (as thaw: buckets begin during backward, the prefix of the next batch runs before finish), operations (that,
+ * with polls only behind operations, none inside), backward (without that prefix: only backward hides), ring (one blocking ring
+ * all-reduce of what is trained, behind backward) or ring-all (of all weights of the network). SPEED: how often faster than the
+ * measured machine a host computes. JITTER: standard deviation of an operation's seconds, relative. POLL: seconds of a poll
+ * while sums are under way; EVERY: seconds of an operation between two polls inside it; ADD: bytes a second of sums. Rank 0
+ * prints one line of JSON. */
 #include <math.h>
 #include <smpi/smpi.h>
 #include <stdbool.h>
@@ -41,7 +43,8 @@ typedef struct simulation {
     thaw_bucket buckets[OPERATIONS];
     size_t floats, all_floats; /* of the exchanged block; weights of the network */
     bool run_ahead;
-    double jitter, poll, computed, waited; /* seconds */
+    double jitter, poll, every, computed, waited; /* seconds */
+    long polls;
     uint64_t seed;
     int step;
     float *block, *staging; /* staging: of the ring */
@@ -66,20 +69,26 @@ static double normal(const simulation *s, int op) {
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
 
-static void compute(simulation *s, int op) {
-    const double factor = 1.0 + s->jitter * normal(s, op);
-    const double seconds = s->operations[op].seconds * (factor > 0.5 ? factor : 0.5);
-    s->computed += seconds;
-    if (seconds > 0.0)
-        smpi_execute_benched(seconds);
-}
-
+/* Sums that are under way have messages under way: only then a poll looks at anything. */
 static void poll(simulation *s) {
-    if (!s->exchange)
+    if (!s->exchange || counted.pending == 0)
         return;
+    s->polls++;
     if (s->poll > 0.0)
         smpi_execute_benched(s->poll);
     thaw_exchange_poll(s->exchange);
+}
+
+static void compute(simulation *s, int op) {
+    const double factor = 1.0 + s->jitter * normal(s, op);
+    double seconds = s->operations[op].seconds * (factor > 0.5 ? factor : 0.5);
+    s->computed += seconds;
+    for (; s->every > 0.0 && seconds > s->every && counted.pending > 0; seconds -= s->every) {
+        smpi_execute_benched(s->every);
+        poll(s);
+    }
+    if (seconds > 0.0)
+        smpi_execute_benched(seconds);
 }
 
 /* What the engine does: an operation, the bucket that it completes, a poll. */
@@ -189,7 +198,8 @@ static void simulate(thaw_comm *comm, char **argv) {
     s->jitter = atof(argv[7]);
     s->seed = mix(strtoull(argv[8], NULL, 10));
     s->poll = atof(argv[9]);
-    s->run_ahead = strcmp(form, "overlap") == 0;
+    s->every = strcmp(form, "operations") == 0 ? 0.0 : atof(argv[10]);
+    s->run_ahead = strcmp(form, "overlap") == 0 || strcmp(form, "operations") == 0;
     read_table(s, argv[1], argv[2], atof(argv[5]), atof(argv[6]));
     const bool rings = strncmp(form, "ring", 4) == 0;
     if (strcmp(form, "ring-all") == 0)
@@ -205,13 +215,14 @@ static void simulate(thaw_comm *comm, char **argv) {
     if (!s->block || (rings && !s->staging))
         thaw_comm_abort(comm, THAW_RESOURCE, "no memory");
     const size_t held = thaw_memory_live() - before - block;
-    counted_block(s->block, s->floats, atof(argv[10]));
+    counted_block(s->block, s->floats, atof(argv[11]));
 
     bool ready = false;
     if (s->run_ahead) /* as the step before the first one would have left it */
         prepare(s);
     ready = s->run_ahead;
     s->computed = 0.0;
+    s->polls = 0;
     thaw_comm_barrier(comm);
     const double began = MPI_Wtime();
     for (int i = 0; i < steps; i++)
@@ -219,7 +230,7 @@ static void simulate(thaw_comm *comm, char **argv) {
     const double seconds = MPI_Wtime() - began;
     double most[] = {seconds, (double)counted.messages, (double)counted.bytes,
                      (double)held, (double)counted.receives, s->waited};
-    double sums[] = {s->computed, s->waited, 0.0, counted.adding};
+    double sums[] = {s->computed, s->waited, 0.0, counted.adding, (double)s->polls};
     if (s->exchange && s->floats > 0)
         sums[2] = (double)thaw_exchange_hidden(s->exchange) / (double)(s->floats * sizeof(float)) / steps;
     must(comm, thaw_comm_max(comm, most, sizeof most / sizeof *most));
@@ -230,10 +241,10 @@ static void simulate(thaw_comm *comm, char **argv) {
     if (thaw_comm_rank(comm) == 0)
         printf("{\"ranks\": %d, \"seconds\": %.9g, \"alone\": %.9g, \"computed\": %.9g, \"waited\": %.9g, "
                "\"waited_most\": %.9g, \"adding\": %.9g, \"hidden\": %.6f, \"messages\": %.17g, \"bytes\": %.17g, "
-               "\"memory\": %.17g, \"requests\": %.17g, \"payload\": %.17g}\n",
+               "\"memory\": %.17g, \"requests\": %.17g, \"payload\": %.17g, \"polls\": %.9g}\n",
                ranks, most[0] / steps, alone, sums[0] / ranks / steps, sums[1] / ranks / steps, most[5] / steps,
                sums[3] / ranks / steps, sums[2] / ranks, most[1] / steps, most[2] / steps, most[3], most[4],
-               (double)(s->floats * sizeof(float)));
+               (double)(s->floats * sizeof(float)), sums[4] / ranks / steps);
     thaw_exchange_free(s->exchange);
     thaw_comm_free(comm, s->block);
     thaw_free(s->staging);
@@ -290,7 +301,7 @@ int main(int argc, char **argv) {
     }
     if (argc == 2 && strcmp(argv[1], "check") == 0)
         check(comm);
-    else if (argc == 11)
+    else if (argc == 12)
         simulate(comm, argv);
     else
         thaw_comm_abort(comm, THAW_USAGE, "simulate: see the head of simulate.c");
