@@ -92,10 +92,14 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
 #define FETCH(level_a)                                                                                                 \
     do {                                                                                                               \
         __builtin_prefetch(next.a, 0, level_a);                                                                        \
-        __builtin_prefetch(next.b, 0, SECOND);                                                                         \
+        __builtin_prefetch(next.b, 0, FIRST);                                                                          \
         next.a += next.step_a;                                                                                         \
         next.b += next.step_b;                                                                                         \
     } while (0)
+
+/* Sums of a product that comes from far are far themselves. */
+#define FETCH_C1(r, g, o) __builtin_prefetch(c + r * ldc, 1, FIRST);
+#define FETCH_C2(r, g, o) FETCH_C1(r, g, o) __builtin_prefetch(c + r * ldc + LINE, 1, FIRST);
 
 /* R rows, 2 vectors or 1 of columns. */
 #define PRODUCT2(R)                                                                                                    \
@@ -117,6 +121,7 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
     static void turned2_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,                       \
                               ahead next, const float *start, const float *from, int64_t ldf, const float *add,        \
                               bool relu, bool stream, float *c, int64_t ldc) {                                         \
+        ROWS_##R(FETCH_C2);                                                                                            \
         ROWS_##R(CLEAR2);                                                                                              \
         for (; k > 0; k--, a += lda, b += ldb) {                                                                       \
             vec b0 = vec_load(b), b1 = vec_load(b + THAW_LANES);                                                       \
@@ -145,6 +150,7 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
     static void turned1_##R(int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,                       \
                               ahead next, const float *start, const float *from, int64_t ldf, const float *add,        \
                               bool relu, bool stream, float *c, int64_t ldc) {                                         \
+        ROWS_##R(FETCH_C1);                                                                                            \
         ROWS_##R(CLEAR1);                                                                                              \
         for (; k > 0; k--, a += lda, b += ldb) {                                                                       \
             vec b0 = vec_load(b);                                                                                      \

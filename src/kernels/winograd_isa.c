@@ -370,8 +370,11 @@ static inline __attribute__((always_inline)) void gradient_tile(int high, int wi
     for (int64_t i = 0; i < c; i += THAW_LANES)
         for (int pair = 0; pair < 3; pair++) {
             vec half[2][4], t[6];
-            for (int j = 0; j < wide; j++)
+            for (int j = 0; j < wide; j++) {
                 gradient_pair(high, pair, dy + j * column + i, row, half[0] + j, half[1] + j);
+                for (int r = 0; r < high && pair == 0; r++) /* the next tile's */
+                    __builtin_prefetch(dy + r * row + (j + wide) * column + i);
+            }
             for (int k = high == 4 || pair ? 0 : 1; k < 2; k++) {
                 gradient_points(wide, half[k], t, 1);
                 store_points(wide, at, pair ? 2 * pair - 1 + k : 5 * k, t, m + i);

@@ -17,7 +17,7 @@ enum {
     BLOCK = 2 * THAW_DEPTH, /* tiles */
     RANGE = 128,            /* input channels */
     LINE = 16,              /* floats added to rows of V: a product reads a few of each row, which must not share sets */
-    TILES = 4,              /* transformed in one piece of work */
+    TILES = 4, MANY_TILES = 32, /* transformed in one piece of work: many where there is work for all */
     MANY_PARTS = 32         /* with fewer, points are divided too */
 };
 
@@ -96,13 +96,14 @@ void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, cons
     const int64_t parts = l.ranges * l.panels * l.point_groups;
     float *v = scratch, *m = v + l.ranges * l.v, *sums = m + l.panels * l.m, *rooms = sums + l.kept * l.sum;
     for (int64_t block = 0; block < l.blocks; block++) {
-        int64_t t0 = block * BLOCK, count = thaw_least(BLOCK, l.tiles - t0), pieces = thaw_ceil_div(count, TILES);
+        int64_t t0 = block * BLOCK, count = thaw_least(BLOCK, l.tiles - t0);
+        int64_t tiles = thaw_least(thaw_most(count / (4 * thaw_threads()), TILES), MANY_TILES);
 #pragma omp parallel num_threads(thaw_threads())
         {
             int64_t thread = omp_get_thread_num();
 #pragma omp for schedule(dynamic)
-            for (int64_t piece = 0; piece < pieces; piece++)
-                for (int64_t i = piece * TILES; i < thaw_least(piece * TILES + TILES, count); i++)
+            for (int64_t from = 0; from < count; from += tiles)
+                for (int64_t i = from; i < thaw_least(from + tiles, count); i++)
                     transform(isa, s, &l, t0, i, count, x, dy, v, m, rooms + thread * room_floats());
 #pragma omp for schedule(dynamic)
             for (int64_t part = 0; part < parts; part++) {
