@@ -7,6 +7,8 @@ static void copy_floats(float *to, const float *from, int64_t count) {
         memcpy(to, from, (size_t)count * sizeof *to);
         return;
     }
+    for (; count >= 4; count -= 4, to += 4, from += 4)
+        memcpy(to, from, 4 * sizeof *to);
     for (int64_t i = 0; i < count; i++)
         to[i] = from[i];
 }
@@ -21,6 +23,8 @@ static void gather_run(const thaw_patches *p, const float *source, int64_t m0, i
         int64_t y = a * p->sh + p->r0 + i * p->dr, x = b * p->sw + col;
         if (y < 0 || y >= p->h) {
             clear_floats(to, f1 - f0);
+        } else if (x * p->c + f0 >= 0 && x * p->c + f1 <= p->w * p->c) { /* all inside */
+            copy_floats(to, source + (y * p->w + x) * p->c + f0, f1 - f0);
         } else {
             int64_t low = thaw_least(thaw_most(f0, -x * p->c), f1), high = thaw_most(low, thaw_least(f1, (p->w - x) * p->c));
             if (low > f0)
