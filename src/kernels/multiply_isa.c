@@ -101,6 +101,10 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
 #define FETCH_C1(r, g, o) __builtin_prefetch(c + r * ldc, 1, FIRST);
 #define FETCH_C2(r, g, o) FETCH_C1(r, g, o) __builtin_prefetch(c + r * ldc + LINE, 1, FIRST);
 
+/* So are summands. */
+#define FETCH_ADD1(r, g, o) __builtin_prefetch(add + r * ldc, 0, FIRST);
+#define FETCH_ADD2(r, g, o) FETCH_ADD1(r, g, o) __builtin_prefetch(add + r * ldc + LINE, 0, FIRST);
+
 /* R rows, 2 vectors or 1 of columns. */
 #define PRODUCT2(R)                                                                                                    \
     static void straight2_##R(int64_t k, const float *a0, int64_t lda, const float *b, int64_t ldb,                    \
@@ -108,6 +112,9 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
                               bool relu, bool stream, float *c, int64_t ldc) {                                         \
         const float *a1 = a0 + 4 * lda, *a2 = a0 + 8 * lda;                                                            \
         const int64_t lda3 = 3 * lda;                                                                                  \
+        if (add) {                                                                                                     \
+            ROWS_##R(FETCH_ADD2);                                                                                      \
+        }                                                                                                              \
         ROWS_##R(CLEAR2);                                                                                              \
         for (; k > 0; k--, a0++, a1++, a2++, b += ldb) {                                                               \
             vec b0 = vec_load(b), b1 = vec_load(b + THAW_LANES);                                                       \
@@ -137,6 +144,9 @@ typedef void product(int64_t k, const float *a, int64_t lda, const float *b, int
                               bool relu, bool stream, float *c, int64_t ldc) {                                         \
         const float *a1 = a0 + 4 * lda, *a2 = a0 + 8 * lda;                                                            \
         const int64_t lda3 = 3 * lda;                                                                                  \
+        if (add) {                                                                                                     \
+            ROWS_##R(FETCH_ADD1);                                                                                      \
+        }                                                                                                              \
         ROWS_##R(CLEAR1);                                                                                              \
         for (; k > 0; k--, a0++, a1++, a2++, b += ldb) {                                                               \
             vec b0 = vec_load(b);                                                                                      \
