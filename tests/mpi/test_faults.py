@@ -331,4 +331,4 @@ class Faults(harness.Case):
 
 
 if __name__ == "__main__":
-    harness.main()
+    harness.main(side_by_side=3)
