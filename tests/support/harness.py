@@ -262,9 +262,15 @@ class Part(unittest.TestLoader):
 
 
 def run_parts(n):
-    """The calling file n times side by side, each with other tests; their counts in one line. Returns the exit status."""
-    parts = [subprocess.Popen([sys.executable] + sys.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                              universal_newlines=True, env={**os.environ, "THAW_PART": "%d %d" % (i, n)}) for i in range(n)]
+    """The calling file n times side by side, each with other tests; their counts in one line. Returns the exit status. Each has
+    its own TMPDIR: Open MPI removes its folder of sessions there when a run ends, also while another run starts in it."""
+    folder = tempfile.mkdtemp(prefix="thaw-")
+    parts = []
+    for i in range(n):
+        own = os.path.join(folder, str(i))
+        os.mkdir(own)
+        parts.append(subprocess.Popen([sys.executable] + sys.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      universal_newlines=True, env={**os.environ, "THAW_PART": "%d %d" % (i, n), "TMPDIR": own}))
     sums = [0, 0, 0]
     for part in parts:
         out = part.communicate()[0]
@@ -272,6 +278,7 @@ def run_parts(n):
         counts = [int(c) for c in counts.groups()] if counts else [0, 1, 0]  # no end that it knows of: failed
         counts[1] += part.returncode != 0 and counts[1] == 0
         sums = [a + b for a, b in zip(sums, counts)]
+    shutil.rmtree(folder, ignore_errors=True)
     print("%d passed, %d failed, %d skipped" % tuple(sums), flush=True)
     return int(sums[1] > 0)
 
