@@ -48,6 +48,7 @@ void thaw_comm_alive(thaw_comm *comm);
 typedef struct thaw_link {
     double latency;   /* seconds for 8 bytes, the median of some */
     double bandwidth; /* bytes per second that came in */
+    double bytes;     /* that were sent, and received, for this */
 } thaw_link;
 /* Collective. Errors: THAW_RESOURCE. */
 thaw_status thaw_comm_probe(thaw_comm *comm, thaw_link *mine);

@@ -134,8 +134,8 @@ static thaw_status look_at_network(thaw_app *app) {
     if (!app->root || !slowest)
         goto out;
     const double low = slowest->link.bandwidth, high = fastest->link.bandwidth;
-    thaw_info("network between %d hosts: %.3g to %.3g GB/s into a host, %.0f us", thaw_comm_hosts(app->comm), low * 1e-9,
-              high * 1e-9, latency * 1e6);
+    thaw_info("network between %d hosts: %.3g to %.3g GB/s into a host, %.0f us (tried with %.0f bytes)",
+              thaw_comm_hosts(app->comm), low * 1e-9, high * 1e-9, latency * 1e6, slowest->link.bytes);
     if (low < SLOW_LINK)
         thaw_warn("only %.3g MB/s come into %s over the network: is there a faster one (mpirun --mca btl_tcp_if_include NAME; "
                   "`ip address` lists them)?", low * 1e-6, slowest->host);

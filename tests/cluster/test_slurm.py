@@ -79,7 +79,7 @@ class Slurm(harness.Case):
                 said += ["%s: %s" % (name, line) for line in lines[-30:]]
         return "\n".join([str(self.cluster.job(job)), self.text(), *said])
 
-    def ended(self, job, seconds=60, state="COMPLETED", code="0:0"):
+    def ended(self, job, seconds=150, state="COMPLETED", code="0:0"):
         """The job has ended in this way."""
         found = self.cluster.wait(job, seconds)
         self.assertEqual((found["JobState"], found["ExitCode"]), (state, code), self.everything(job))

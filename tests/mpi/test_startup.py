@@ -94,8 +94,9 @@ class Startup(harness.Case):
         text = self.train_words(prefix=harness.on_rank(1, 2, "shift; set -- %s \"$@\"" % program))
         self.assertRegex(text, r"warning: rank 1 \(.+\) runs another build of thaw than rank 0")
 
-    def network(self, n, rate=None, slow=None):
-        """Words on a network of n virtual hosts, of which host-2 may have a slower link."""
+    def network(self, n, words, rate=None, slow=None):
+        """What is said of a network of n virtual hosts, of which host-2 may have a slower link. The hosts share this machine:
+        where others load it, any of them may be the slow one for a moment, so words that do not come get two more chances."""
         hosts = Hosts(self.shared, n, rate)
         try:
             if hosts.reason:
@@ -103,23 +104,29 @@ class Startup(harness.Case):
             if slow:
                 subprocess.run(["tc", "-n", hosts.space(2), "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", slow, "burst",
                                 "64kb", "latency", "20ms"], check=True)
-            return self.train_words(prefix=hosts.prefix(range(1, n + 1)))
+            for again in range(3):
+                text = self.train_words(prefix=hosts.prefix(range(1, n + 1)))
+                if re.search(words, text):
+                    break
+            fastest = re.search(r"to ([\d.]+) GB/s into a host", text)
+            if slow and fastest and float(fastest.group(1)) < 0.3 and not re.search(words, text):
+                self.skipTest("this machine is busy: no link between its virtual hosts is faster than the slow one")
+            self.assertRegex(text, words)
+            return text
         finally:
             hosts.remove()
 
     def test_slow_network(self):
-        text = self.network(2, "200mbit")
+        text = self.network(2, r"warning: only [\d.]+ MB/s come into host-[12] over the network", rate="200mbit")
         found = re.search(r"network between 2 hosts: ([\d.]+) to ([\d.]+) GB/s into a host, \d+ us", text)
         self.assertTrue(found, text)
         for value in found.groups():
             self.assertLess(float(value), 0.032)
             self.assertGreater(float(value), 0.005)
-        self.assertRegex(text, r"warning: only [\d.]+ MB/s come into host-[12] over the network")
 
     def test_uneven_network(self):
         """What host-2 sends comes into host-3."""
-        text = self.network(3, slow="1200mbit")
-        self.assertRegex(text, r"warning: the network is uneven: [\d.]+ GB/s come into host-3")
+        self.network(3, r"warning: the network is uneven: [\d.]+ GB/s come into host-3", slow="1200mbit")
 
 
 if __name__ == "__main__":

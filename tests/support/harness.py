@@ -7,6 +7,7 @@ import csv
 import functools
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -249,11 +250,49 @@ class Outcome(unittest.TextTestResult):
         super().addSubTest(test, subtest, err)
 
 
-def main():
-    """Runs the tests of the calling file; the last line is "N passed, M failed, K skipped"."""
+class Part(unittest.TestLoader):
+    """Every n-th test of each class, from the i-th."""
+
+    def __init__(self, i, n):
+        super().__init__()
+        self.i, self.n = i, n
+
+    def getTestCaseNames(self, case):
+        return super().getTestCaseNames(case)[self.i::self.n]
+
+
+def run_parts(n):
+    """The calling file n times side by side, each with other tests; their counts in one line. Returns the exit status. Each has
+    its own TMPDIR: Open MPI removes its folder of sessions there when a run ends, also while another run starts in it."""
+    folder = tempfile.mkdtemp(prefix="thaw-")
+    parts = []
+    for i in range(n):
+        own = os.path.join(folder, str(i))
+        os.mkdir(own)
+        parts.append(subprocess.Popen([sys.executable] + sys.argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                                      universal_newlines=True, env={**os.environ, "THAW_PART": "%d %d" % (i, n), "TMPDIR": own}))
+    sums = [0, 0, 0]
+    for part in parts:
+        out = part.communicate()[0]
+        counts = re.search(r"^(\d+) passed, (\d+) failed, (\d+) skipped$", out, re.M)
+        counts = [int(c) for c in counts.groups()] if counts else [0, 1, 0]  # no end that it knows of: failed
+        counts[1] += part.returncode != 0 and counts[1] == 0
+        sums = [a + b for a, b in zip(sums, counts)]
+    shutil.rmtree(folder, ignore_errors=True)
+    print("%d passed, %d failed, %d skipped" % tuple(sums), flush=True)
+    return int(sums[1] > 0)
+
+
+def main(side_by_side=1):
+    """Runs the tests of the calling file; the last line is "N passed, M failed, K skipped". Tests that wait more than they
+    compute may run side by side, in so many processes; tests that the command line names do not."""
+    part = os.environ.get("THAW_PART")
+    if side_by_side > 1 and not part and len(sys.argv) == 1:
+        sys.exit(run_parts(side_by_side))
     runner = unittest.TextTestRunner(stream=sys.stderr, resultclass=Outcome,
                                      verbosity=int(os.environ.get("THAW_VERBOSE", "1")))
-    result = unittest.main(module="__main__", testRunner=runner, exit=False).result
+    loader = Part(*map(int, part.split())) if part else unittest.defaultTestLoader
+    result = unittest.main(module="__main__", testRunner=runner, testLoader=loader, exit=False).result
     failed, skipped = len(result.bad), len(result.skipped)
     passed = max(0, result.testsRun - len([b for b in result.bad if not b.startswith("setUpClass")]) - skipped)
     print("%d passed, %d failed, %d skipped" % (passed, failed, skipped), flush=True)
