@@ -1,6 +1,6 @@
-/* Memory that the ranks of a host have in common: an object of POSIX shared memory, without a name once all have mapped it, so
- * that nothing stays behind however the job ends. Not MPI_Win_allocate_shared: a full /dev/shm would be found by the first
- * write, which ends the process; here the pages are reserved beforehand. */
+/* Memory that the ranks of a host have in common: a file in /dev/shm that never has a name, so that nothing stays behind however
+ * the job ends. Not MPI_Win_allocate_shared: a full /dev/shm would be found by the first write, which ends the process; here
+ * the pages are reserved beforehand. */
 #include <errno.h>
 #include <fcntl.h>
 #include <mpi.h>
@@ -8,7 +8,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/statvfs.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "base/log.h"
@@ -44,15 +43,9 @@ typedef struct offer {
 
 /* A new object of c->whole bytes, none of which is reserved yet. */
 static void make_object(offer *o, const thaw_common *c) {
-    for (unsigned try = 0; o->fd < 0 && try < 100; try++) {
-        struct timespec now;
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        snprintf(o->name, sizeof o->name, "/thaw_node-%ld-%lx", (long)getpid(), (unsigned long)now.tv_nsec + try);
-        o->fd = shm_open(o->name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-        o->error = errno;
-        if (o->fd < 0 && errno != EEXIST)
-            return;
-    }
+    o->fd = open("/dev/shm", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    o->error = errno;
+    snprintf(o->name, sizeof o->name, "/proc/%ld/fd/%d", (long)getpid(), o->fd); /* how others find it */
     struct statvfs place;
     if (o->fd < 0)
         return;
@@ -89,12 +82,10 @@ static thaw_status share(thaw_common *c) {
     MPI_Bcast(&o, (int)sizeof o, MPI_BYTE, 0, c->local);
     int error = o.error, worst = 0, fd = mine.fd;
     if (error == 0 && c->part > 0) {
-        fd = shm_open(o.name, O_RDWR | O_CLOEXEC, 0600);
+        fd = open(o.name, O_RDWR | O_CLOEXEC);
         error = fd < 0 ? errno : 0;
     }
     MPI_Allreduce(&error, &worst, 1, MPI_INT, MPI_MAX, c->local);
-    if (c->part == 0 && fd >= 0)
-        shm_unlink(o.name);
     if (worst == 0) { /* each reserves a part: pages lie near the processors that fill them */
         const size_t begin = part_begin(c, c->part), end = part_begin(c, c->part + 1);
         if (end > begin)

@@ -16,6 +16,7 @@ enum {
     FEWEST_ROWS = 48,
     MOST_ROWS = 384,
     LINE = 16,            /* floats of a line of the cache */
+    FAR_ROWS = 1024,      /* floats of a page: rows so far apart share their sets of the first-level cache */
     WEIGHTS_ROWS = 256,   /* rows of patches in one piece of a weight gradient */
     WEIGHTS_DEPTH = 288,  /* rows of dkernel in one piece */
     WEIGHTS_PIECES = 16   /* pieces that a weight gradient is cut into at least, so that threads find work */
@@ -124,6 +125,9 @@ typedef struct product {
     bool accumulate, stream;
 } product;
 
+/* May rows be multiplied where they are? If the patches are the source, and rows do not all fall into few sets of a cache. */
+static bool in_source(const thaw_patches *p) { return thaw_patches_plain(p) && p->c % 16 == 0 && p->c % FAR_ROWS != 0; }
+
 /* y(r1-r0, columns) = rows [r0, r1) of patches times panels [p0, p1); room: c->all floats. */
 static void multiply(const thaw_patches *p, const cut *c, const float *source, int64_t r0, int64_t r1, const product *f,
                      int64_t p0, int64_t p1, float *y, float *room) {
@@ -131,13 +135,14 @@ static void multiply(const thaw_patches *p, const cut *c, const float *source, i
     const float *add = f->add ? f->add + r0 * f->columns : NULL;
     const thaw_isa *isa = thaw_isa_get();
     const int64_t k = thaw_patches_columns(p), rows = r1 - r0;
-    const bool relu = f->act == THAW_ACTIVATION_RELU;
+    const bool relu = f->act == THAW_ACTIVATION_RELU, gathered = !in_source(p);
+    const int64_t stride = gathered ? c->stride : p->c, piece = gathered ? rows * stride : THAW_DEPTH;
     float *side = room + c->side, *shift = room + c->start;
     for (int64_t k0 = 0; k0 < k; k0 += c->chunk) {
         int64_t k1 = thaw_least(k0 + c->chunk, k);
-        for (int64_t piece = k0; piece < k1; piece += THAW_DEPTH)
-            gather_rows(p, source, r0, r1, piece, thaw_least(piece + THAW_DEPTH, k1),
-                        room + (piece - k0) / THAW_DEPTH * rows * c->stride, c->stride);
+        const float *left = gathered ? room : source + r0 * p->c + k0;
+        for (int64_t at = k0; gathered && at < k1; at += THAW_DEPTH)
+            gather_rows(p, source, r0, r1, at, thaw_least(at + THAW_DEPTH, k1), room + (at - k0) / THAW_DEPTH * piece, stride);
         for (int64_t panel = p0; panel < p1; panel++) {
             thaw_progress();
             int64_t j = panel * THAW_PANEL, width = thaw_panel_width(f->columns, panel), n = thaw_least(width, f->columns - j);
@@ -150,7 +155,7 @@ static void multiply(const thaw_patches *p, const cut *c, const float *source, i
                     shift[i] = i < n ? f->bias[j + i] : 0.0f;
                 start = shift;
             }
-            isa->multiply(rows, width, k1 - k0, room, c->stride, rows * c->stride,
+            isa->multiply(rows, width, k1 - k0, left, stride, piece,
                           f->packed + panel * k * THAW_PANEL + k0 * width, start, whole && last && add ? add + j : NULL,
                           relu && last && whole, f->stream && whole,
                           whole ? y + j : side, whole ? f->columns : width, whole ? side : NULL);

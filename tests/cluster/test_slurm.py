@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The scripts of jobs/slurm on a real SLURM of four nodes, all on this machine (slurm.py): whole, stopped, over time, with a
 dead node. What an interrupted run leaves has the bits of an undisturbed one on as many ranks."""
+import csv
 import os
 import signal
 import sys
@@ -51,14 +52,15 @@ class Slurm(harness.Case):
             self.expected[ranks, more] = harness.read_bytes(os.path.join(folder, "model.h5")), harness.history(folder)
         return self.expected[ranks, more]
 
-    def submit(self, script, *arguments, nodes=1, tasks=1, options=(), **env):
-        """sbatch of a script of jobs/slurm as it is; its #SBATCH lines ask for a large machine, options for this one."""
+    def submit(self, script, *arguments, job=True, nodes=1, tasks=1, options=(), **env):
+        """sbatch of a script of jobs/slurm as it is, by default with the job file; its #SBATCH lines ask for a large machine,
+        options for this one."""
         self.log = self.path("job-%s.log" % ("%A-%a" if script == "array.sbatch" else "%j"))
         # Open MPI as root, more ranks than cores, ranks of several "nodes" on the same cores.
         env = {"OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1", "THAW": harness.THAW,
                **harness.ENVIRONMENT, **env}
         job = self.cluster.sbatch(
-            os.path.join(SCRIPTS, script), self.file, *arguments, env=env,
+            os.path.join(SCRIPTS, script), *([self.file] if job else []), *arguments, env=env,
             options=["--nodes=%d" % nodes, "--ntasks-per-node=%d" % tasks, "--cpus-per-task=1", "--mem=200", "--time=5",
                      "--oversubscribe", "--no-kill=off", "--output=" + self.log, "--chdir=" + self.dir, *options])
         self.log = self.log.replace("%j", job)
@@ -165,6 +167,20 @@ class Slurm(harness.Case):
     def test_many_nodes_srun(self):
         self.whole("many-nodes.sbatch", 4, nodes=4, LAUNCH="srun")
         self.assertIn("4 ranks on 4 hosts", self.text())
+
+    def test_scaling(self):
+        """A report with a row for each number of ranks and plan."""
+        report = self.path("report")
+        job = self.submit("scaling.sbatch", "--model", self.model, "--batch", "4", "--global-batch", "8", "--repeat", "1",
+                          job=False, nodes=4, THAW_REPORT=report)
+        self.ended(job, 150)
+        with open(os.path.join(report, "scaling.csv"), newline="") as f:
+            rows = list(csv.DictReader(f))
+        for scaling in ("strong", "weak"):
+            found = {(row["plan"], int(row["ranks"])) for row in rows if row["scaling"] == scaling}
+            self.assertEqual(found, {(plan, ranks) for plan in ("head", "late", "everything") for ranks in (1, 2, 4)})
+        self.assertTrue(all(float(row["images_per_second"]) > 0 for row in rows), rows)
+        self.assertTrue(os.path.getsize(os.path.join(report, "scaling.html")) > 0)
 
     def test_array(self):
         """A learning rate for each task; the one without a value says so."""
