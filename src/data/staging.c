@@ -68,6 +68,16 @@ static void fail_copies(copies *c, thaw_status status) {
     pthread_mutex_unlock(&c->lock);
 }
 
+/* Removes what a failure has left; the failure's message stays. */
+static thaw_status give_up(thaw_status status, const char *temporary) {
+    char *why = thaw_strdup(thaw_message());
+    if (temporary)
+        thaw_io_remove(temporary);
+    status = thaw_fail(status, "%s", why ? why : "no memory to copy the data");
+    thaw_free(why);
+    return status;
+}
+
 /* Puts bytes under `name`, whole or not at all. `mark`: makes the temporary name one of its own. */
 static thaw_status put(const char *name, const void *bytes, size_t size, int64_t mark) {
     thaw_file *file = NULL;
@@ -78,12 +88,8 @@ static thaw_status put(const char *name, const void *bytes, size_t size, int64_t
     thaw_file_close(file);
     if (status == THAW_OK)
         status = thaw_io_rename(temporary, name);
-    if (status != THAW_OK && temporary) {
-        char *why = thaw_strdup(thaw_message());
-        thaw_io_remove(temporary);
-        status = thaw_fail(status, "%s", why ? why : "no memory to copy the data");
-        thaw_free(why);
-    }
+    if (status != THAW_OK)
+        status = give_up(status, temporary);
     thaw_free(temporary);
     return status;
 }
@@ -215,12 +221,8 @@ static thaw_status copy_file(const char *from, const char *to, uint64_t size, th
 out:
     thaw_file_close(in);
     thaw_file_close(out);
-    if (status != THAW_OK && temporary) {
-        char *why = thaw_strdup(thaw_message());
-        thaw_io_remove(temporary);
-        status = thaw_fail(status, "%s", why ? why : "no memory to copy the data");
-        thaw_free(why);
-    }
+    if (status != THAW_OK)
+        status = give_up(status, temporary);
     thaw_free(temporary);
     thaw_free(piece);
     return status;
