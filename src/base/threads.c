@@ -1,9 +1,11 @@
 #include <fenv.h>
 #include <omp.h>
+#include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
 #include <string.h>
 
+#include "base/memory.h"
 #include "base/threads.h"
 
 enum { MOST_CORES = 1 << 15 }; /* the kernel's mask is never wider */
@@ -43,4 +45,15 @@ void thaw_threads_set(int n) {
     fegetenv(&environment);
 #pragma omp parallel
     fesetenv(&environment);
+}
+
+void thaw_threads_run(int n, void *(*work)(void *), void *argument) {
+    pthread_t *others = n > 1 ? thaw_calloc((size_t)n - 1, sizeof *others) : NULL;
+    int started = 0;
+    while (others && started < n - 1 && pthread_create(&others[started], NULL, work, argument) == 0)
+        started++;
+    work(argument);
+    for (int i = 0; i < started; i++)
+        pthread_join(others[i], NULL);
+    thaw_free(others);
 }

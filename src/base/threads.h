@@ -5,5 +5,7 @@
 int thaw_threads_mask(uint64_t *words, int n_words); /* cores of this process' affinity mask; returns their number */
 int thaw_threads(void);          /* OpenMP threads that kernels use; 1 until set */
 int thaw_threads_busy(void);     /* called from inside of a team at work, which must not start another one */
+/* Runs `work` on the caller and on up to n-1 threads beside it, and waits: what cannot be started is not needed. */
+void thaw_threads_run(int n, void *(*work)(void *), void *argument);
 void thaw_threads_set(int n);    /* also sets OpenMP's number; denormals are kept as they are in every thread */
 #endif

@@ -16,6 +16,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "data/image.h"
 
 enum { FOLDERS = 256 };
@@ -168,19 +169,12 @@ thaw_status thaw_dataset_stage_images(thaw_dataset *d, const char *folder, int t
                 .payload = done->payload};
     c.n = first < d->n ? (d->n - first + stride - 1) / stride : 0;
     threads = threads > c.n ? (int)c.n : threads;
-    threads = threads < 1 ? 1 : threads;
     thaw_free(d->staged);
     d->staged = thaw_strdup(folder);
     c.made = thaw_calloc((size_t)c.n + 1, sizeof *c.made);
-    pthread_t *others = thaw_calloc((size_t)threads, sizeof *others);
-    c.status = d->staged && c.made && others ? make_folders(folder) : no_memory();
+    c.status = d->staged && c.made ? make_folders(folder) : no_memory();
     if (c.status == THAW_OK) {
-        int started = 0; /* the caller is a thread as well; what cannot be started is not needed */
-        while (started < threads - 1 && pthread_create(&others[started], NULL, run, &c) == 0)
-            started++;
-        run(&c);
-        for (int i = 0; i < started; i++)
-            pthread_join(others[i], NULL);
+        thaw_threads_run(threads, run, &c);
         if (c.status != THAW_OK) {
             take_back(&c);
             c.status = fail_stage(c.status, folder, c.failure ? c.failure : "no memory");
@@ -190,7 +184,6 @@ thaw_status thaw_dataset_stage_images(thaw_dataset *d, const char *folder, int t
     done->bytes += atomic_load(&c.bytes);
     thaw_free(c.failure);
     thaw_free(c.made);
-    thaw_free(others);
     pthread_mutex_destroy(&c.lock);
     return c.status;
 }

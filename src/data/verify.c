@@ -5,6 +5,7 @@
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "data/image.h"
 
 typedef struct check {
@@ -60,18 +61,10 @@ thaw_status thaw_dataset_verify(const thaw_dataset *dataset, int threads, int64_
         c.n = (dataset->n - first + stride - 1) / stride;
     if (threads > c.n)
         threads = (int)c.n;
-    if (threads < 1)
-        threads = 1;
     c.messages = thaw_calloc((size_t)c.n, sizeof *c.messages);
     *bad = thaw_calloc((size_t)c.n, sizeof **bad);
-    pthread_t *others = thaw_calloc((size_t)threads, sizeof *others);
-    if (c.messages && *bad && others) {
-        int started = 0; /* the caller is a thread as well; what cannot be started is not needed */
-        while (started < threads - 1 && pthread_create(&others[started], NULL, run, &c) == 0)
-            started++;
-        run(&c);
-        for (int i = 0; i < started; i++)
-            pthread_join(others[i], NULL);
+    if (c.messages && *bad) {
+        thaw_threads_run(threads, run, &c);
     } else {
         stop(&c, THAW_RESOURCE, "no memory to check the images");
     }
@@ -85,7 +78,6 @@ thaw_status thaw_dataset_verify(const thaw_dataset *dataset, int threads, int64_
         thaw_free(c.messages[i]);
     }
     thaw_free(c.messages);
-    thaw_free(others);
     if (c.status != THAW_OK) {
         thaw_free(*bad);
         *bad = NULL;
