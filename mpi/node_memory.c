@@ -179,3 +179,49 @@ void thaw_common_seal(thaw_common *c) {
 #endif
     mprotect(c->block, c->whole, PROT_READ); /* whoever writes to it is stopped */
 }
+
+const thaw_window *thaw_comm_window(const thaw_comm *comm, const float *block) {
+    const thaw_window *w = *thaw_comm_windows(comm);
+    while (w && w->own != block)
+        w = w->next;
+    return w;
+}
+
+float *thaw_window_block(const thaw_window *w, int part) {
+    return (float *)(void *)(w->common->block + w->head + (size_t)part * w->stride);
+}
+
+bool thaw_window_free(thaw_comm *comm, const float *block) {
+    for (thaw_window **at = thaw_comm_windows(comm); *at; at = &(*at)->next)
+        if ((*at)->own == block) {
+            thaw_window *w = *at;
+            *at = w->next;
+            thaw_common_free(w->common);
+            thaw_free(w);
+            return true;
+        }
+    return false;
+}
+
+float *thaw_comm_alloc_common(thaw_comm *comm, size_t floats) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), parts = (size_t)thaw_comm_local_size(comm);
+    if (!thaw_comm_even(comm) || floats > SIZE_MAX / 8 / sizeof(float) / parts)
+        return thaw_comm_alloc(comm, floats);
+    thaw_window *w = thaw_calloc(1, sizeof *w);
+    thaw_status status = thaw_comm_agree(comm, w ? THAW_OK : thaw_fail(THAW_RESOURCE, "not enough memory for gradients"));
+    if (status == THAW_OK) {
+        w->head = (parts * THAW_NODE_TALLY + page - 1) / page * page;
+        w->stride = (floats * sizeof(float) + page - 1) / page * page;
+        status = thaw_common_create(&w->common, comm, w->head + parts * w->stride, "gradients, and sums them by messages");
+    }
+    if (status != THAW_OK || thaw_common_parts(w->common) == 1) {
+        if (w)
+            thaw_common_free(w->common);
+        thaw_free(w);
+        return thaw_comm_alloc(comm, floats);
+    }
+    w->own = thaw_window_block(w, thaw_common_part(w->common));
+    w->next = *thaw_comm_windows(comm);
+    *thaw_comm_windows(comm) = w;
+    return w->own;
+}

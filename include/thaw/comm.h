@@ -75,6 +75,9 @@ void thaw_comm_rest(thaw_comm *comm);
 /* Memory for flat blocks, so that they may lie in memory shared by a node. 64-byte aligned, zeroed. NULL if there is
  * none. Collective. */
 float *thaw_comm_alloc(thaw_comm *comm, size_t floats);
+/* The same for a gradient block: beside those of the other ranks of the host, so that thaw_exchange_create with
+ * THAW_EXCHANGE_AUTO may sum there without messages. Where that cannot be it is as thaw_comm_alloc's. */
+float *thaw_comm_alloc_common(thaw_comm *comm, size_t floats);
 void thaw_comm_free(thaw_comm *comm, float *block);
 
 /* Memory that the ranks of a host have in common, so that it is there once for all of them. */
@@ -106,7 +109,8 @@ typedef struct thaw_bucket {
 } thaw_bucket;
 
 typedef enum thaw_exchange_kind {
-    THAW_EXCHANGE_AUTO,    /* the best that there is: today overlap */
+    THAW_EXCHANGE_AUTO,    /* inside of a host in common memory, where the block lies in such and hosts have equal aligned runs of
+                              2^k ranks (or there is one host), between hosts as overlap; else overlap */
     THAW_EXCHANGE_OVERLAP, /* own messages, which move on at every poll between begin and finish */
     THAW_EXCHANGE_MPI      /* MPI_Allreduce of each bucket inside of finish, for comparison: sums in an order of MPI's choice */
 } thaw_exchange_kind;
@@ -132,9 +136,13 @@ uint64_t thaw_exchange_bytes(const thaw_exchange *exchange);
 /* Bytes, pads included, whose sums were complete when thaw_exchange_finish was entered, since creation. Depends on timing;
  * 0 with one rank and with THAW_EXCHANGE_MPI. */
 uint64_t thaw_exchange_hidden(const thaw_exchange *exchange);
+/* Ranks of a host that sum in common memory; 1: all ranks send messages. */
+int thaw_exchange_sharers(const thaw_exchange *exchange);
 bool thaw_exchange_overlaps(const thaw_exchange *exchange); /* work between begin and finish hides the exchange */
 /* Bytes that an exchange of these buckets on P ranks holds beside the block, lists apart. */
 size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks);
+/* The same with THAW_EXCHANGE_AUTO and a block of thaw_comm_alloc_common, `sharers` ranks on each host. */
+size_t thaw_exchange_memory_common(const thaw_bucket *buckets, int n_buckets, int ranks, int sharers);
 
 #ifdef __cplusplus
 }

@@ -357,7 +357,8 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
     steps s = {.bench = bench, .model = model, .plan = plan, .record = {.comm = comm, .whole = true}};
     s.hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, &s.record, NULL, NULL};
     s.parameters = thaw_comm_alloc(comm, plan->count);
-    s.gradients = thaw_comm_alloc(comm, plan->count);
+    s.gradients = bench->exchange == THAW_EXCHANGE_AUTO ? thaw_comm_alloc_common(comm, plan->count)
+                                                        : thaw_comm_alloc(comm, plan->count);
     thaw_status status = s.parameters && s.gradients ? make_steps(&s) : no_memory();
     if (status == THAW_OK)
         status = thaw_engine_create(&s.engine, plan, model, &s.hooks, s.parameters, s.gradients);

@@ -96,7 +96,11 @@ thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *jo
         s.batches += image * (size_t)(shares * batches_held(job, samples->known, samples->validation, validation));
     if (stopping->on && stopping->restore_best_weights)
         s.best = thaw_best_floats(plan) * sizeof(float);
-    s.exchange = thaw_exchange_memory(plan->buckets, plan->n_buckets, ranks);
+    /* Hosts that are subtrees of the sums' tree sum in common memory, if there is room. */
+    const bool even = sharers == ranks || ((sharers & (sharers - 1)) == 0 && ranks % sharers == 0);
+    s.exchange = sharers > 1 && even && strcmp(job->exchange, "auto") == 0
+                     ? thaw_exchange_memory_common(plan->buckets, plan->n_buckets, ranks, sharers)
+                     : thaw_exchange_memory(plan->buckets, plan->n_buckets, ranks);
     s.lasting = s.program + s.index + s.batches + s.best + s.exchange + m->weights + m->packed + m->gradients + m->optimizer +
                 m->boundary - thaw_held_by_others(s.constants, sharers);
     s.working = m->prefix + m->suffix + m->scratch;

@@ -130,6 +130,7 @@ thaw_status thaw_record_stage(const thaw_run *run) {
     thaw_event_integer(event, "gradient_bytes", plan->gradient_bytes);
     thaw_event_integer(event, "full_gradient_bytes", plan->full_gradient_bytes);
     thaw_event_integer(event, "memory_bytes_per_rank", (int64_t)run->memory.total);
+    thaw_event_integer(event, "exchange_sharers", thaw_exchange_sharers(run->exchange)); /* ranks that sum in common memory */
     thaw_event *flop = thaw_event_object(event, "flop"); /* per image */
     thaw_event_number(flop, "forward", plan->forward_flop);
     thaw_event_number(flop, "prefix", plan->prefix_flop);

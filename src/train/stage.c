@@ -130,6 +130,8 @@ uint64_t thaw_stage_own_peak(const thaw_run *run) {
         return run->own_peak;
     if (run->common) /* all of it was read: the hash of what is frozen */
         resident -= thaw_held_by_others(run->plan->memory.constants, run->constants.parts);
+    if (run->exchange) /* this rank's part of the others' blocks: each has its own whole */
+        resident -= thaw_held_by_others(run->plan->count * sizeof(float), thaw_exchange_sharers(run->exchange));
     return resident > run->own_peak ? resident : run->own_peak;
 }
 
@@ -247,7 +249,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     if (sharers > 1 && !run->common) /* no room in common: more than was looked for at the start */
         THAW_TRY(thaw_comm_agree(run->comm, thaw_memory_fits(run->memory.total, run->comm, stage->name)));
     run->parameters = thaw_comm_alloc(run->comm, plan->count);
-    run->gradients = thaw_comm_alloc(run->comm, plan->count);
+    run->gradients = exchange_kind(run->job) == THAW_EXCHANGE_AUTO ? thaw_comm_alloc_common(run->comm, plan->count)
+                                                                   : thaw_comm_alloc(run->comm, plan->count);
     if (run->job->accumulate > 1 && !(run->earlier = thaw_calloc(plan->count, sizeof *run->earlier)))
         status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of earlier parts of a batch");
     run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run,
