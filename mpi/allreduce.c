@@ -15,13 +15,22 @@
  *              halving; k = 3 has a third of its rounds. On 64 ranks with a prefix of 14 operations, 57 % of the bytes were
  *              summed behind the prefix with k = 1 (tests/cluster/smpi).
  *
+ * With `half`, messages are halves times a power of two. A chunk consists of blocks, which are what one place keeps in the end
+ * (owners: one for each rank, halving: one for each place); a block is coded as its shift and its halves, and a message is some
+ * blocks in a row. Who rounds a sum keeps what that lost (`lost`) and adds it to its own values of the next step, so that nothing
+ * is lost in the long run: error feedback, Seide et al. 2014, https://doi.org/10.21437/Interspeech.2014-274. In owners and
+ * halving every rank rounds each element once: as a partial sum that it sends, or as a final sum that it owns. Sums are taken
+ * in floats. Coded final sums are passed on as they are, and their owner takes what they stand for too: equal bits.
+ *
  * Chunk number q takes slot q mod window once chunk q - window is done on this rank. Hence tags (slot, round) suffice: of two
  * messages with one tag between two ranks the earlier was sent and is received first. */
 #include <limits.h>
 #include <mpi.h>
 #include <string.h>
 
+#include "base/half.h"
 #include "base/memory.h"
+#include "base/threads.h"
 #include "comm_mpi.h"
 #include "exchange.h"
 
@@ -35,6 +44,7 @@ enum {
     SLACK = ALIGN * (OWNERS_MOST + 2), /* floats that rounding to ALIGN adds to the staging of owners */
     GROUP_LEVELS = 3,      /* most levels of the tree that a round of halving takes */
     ROUNDS = 64,           /* more than any scheme has: 2 log2 P, fold and unfold */
+    HEAD = 2,              /* halves in front of a coded block: the shift, and room */
     IDLE_TRIES = 4,        /* looks that find nothing before a poll gives up */
     ADD_BLOCK = 2048,      /* floats that stay in the first-level cache while P parts are summed */
     PARALLEL = 1 << 15     /* floats from which threads help to add */
@@ -43,6 +53,8 @@ enum {
 typedef struct slot {
     float *values; /* (count) of the caller */
     float *staging;
+    float *lost;    /* with halves: (count) of the caller */
+    uint16_t *coded, *arrived; /* with halves: all blocks of the chunk; messages that are to be summed */
     size_t count;
     thaw_scheme scheme;
     int round, pending; /* messages of the round that have not ended */
@@ -54,6 +66,16 @@ typedef struct span {
     size_t count;
 } span;
 
+/* Blocks [first, end) of a chunk. */
+typedef struct run {
+    int first, end;
+} run;
+
+typedef struct array {
+    float *values, *lost;
+    size_t count;
+} array;
+
 struct thaw_allreduce {
     MPI_Comm world;
     int rank, size;
@@ -61,13 +83,14 @@ struct thaw_allreduce {
     int place;        /* of this rank among 2^levels; -1: folded into its neighbour */
     int stages;       /* rounds of halving on the way there */
     thaw_scheme scheme;
+    bool half;
     size_t chunk;
     int window, messages; /* messages: most of a chunk at once */
-    float *staging; /* (window, chunk + SLACK) */
+    float *staging; /* (window, chunk + SLACK), with halves twice that */
     slot *slots;    /* window */
     MPI_Request *requests;    /* (window, messages) */
     int *ended;               /* window * messages */
-    span *line;     /* arrays begun since the last finish */
+    array *line;    /* arrays begun since the last finish */
     int n_line, at; /* at: the one to be cut next, */
     size_t cut;     /* from this float on */
     int64_t first, next;      /* numbers of the oldest chunk that is not done and of the next one */
@@ -78,7 +101,7 @@ static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 static size_t align_up(size_t n) { return (n + ALIGN - 1) / ALIGN * ALIGN; }
 
 static void add(float *restrict to, const float *restrict from, size_t n) {
-#pragma omp parallel for simd schedule(static) if (n > PARALLEL)
+#pragma omp parallel for simd schedule(static) if (n > PARALLEL && !thaw_threads_busy())
     for (size_t i = 0; i < n; i++)
         to[i] += from[i];
 }
@@ -110,14 +133,92 @@ static MPI_Request *next_request(thaw_allreduce *a, slot *s) {
     return &a->requests[(s - a->slots) * a->messages + s->pending++];
 }
 
-static void post_send(thaw_allreduce *a, slot *s, int rank, const float *values, size_t count) {
-    if (count > 0)
-        MPI_Isend(values, (int)count, MPI_FLOAT, rank, tag_of(a, s), a->world, next_request(a, s));
+static int blocks_of(const thaw_allreduce *a, const slot *s) {
+    return s->scheme == THAW_SCHEME_OWNERS ? a->size : s->scheme == THAW_SCHEME_HALVING ? 1 << a->levels : 1;
 }
 
-static void post_receive(thaw_allreduce *a, slot *s, int rank, float *values, size_t count) {
-    if (count > 0)
-        MPI_Irecv(values, (int)count, MPI_FLOAT, rank, tag_of(a, s), a->world, next_request(a, s));
+/* What a place keeps after `rounds` halvings, as blocks: the first halving decides about the upper half. */
+static run blocks_at(const thaw_allreduce *a, int place, int rounds) {
+    int first = 0;
+    for (int d = 0; d < rounds; d++)
+        first |= (place >> d & 1) << (a->levels - 1 - d);
+    return (run){first, first + (1 << (a->levels - rounds))};
+}
+
+/* Where block b begins, in floats. */
+static size_t block_begin(const thaw_allreduce *a, const slot *s, int b) {
+    const int blocks = blocks_of(a, s);
+    if (b == 0 || b == blocks)
+        return b == 0 ? 0 : s->count;
+    if (s->scheme == THAW_SCHEME_OWNERS)
+        return part_begin(a, s->count, b);
+    int place = 0;
+    for (int d = 0; d < a->levels; d++)
+        place |= (b >> (a->levels - 1 - d) & 1) << d;
+    return (size_t)(region(s->count, s->values, place, a->levels).values - s->values);
+}
+
+/* Floats of blocks, and where they lie in the chunk; coded, each has a head in front of it. */
+static span floats_of(const thaw_allreduce *a, const slot *s, run r) {
+    const size_t begin = block_begin(a, s, r.first);
+    return (span){s->values + begin, block_begin(a, s, r.end) - begin};
+}
+
+static size_t coded_begin(const thaw_allreduce *a, const slot *s, int b) { return block_begin(a, s, b) + (size_t)b * HEAD; }
+
+static size_t coded_length(const thaw_allreduce *a, const slot *s, run r) {
+    return coded_begin(a, s, r.end) - coded_begin(a, s, r.first);
+}
+
+/* Codes blocks of this rank's values, which become what the codes stand for. */
+static void code(const thaw_allreduce *a, slot *s, run r) {
+    for (int b = r.first; b < r.end; b++) {
+        const span f = floats_of(a, s, (run){b, b + 1});
+        const int shift = thaw_half_shift(f.values, f.count);
+        uint16_t *to = s->coded + coded_begin(a, s, b);
+        to[0] = (uint16_t)(int16_t)shift;
+        to[1] = 0;
+        thaw_half_split(to + HEAD, f.values, s->lost + (f.values - s->values), f.count, shift);
+    }
+}
+
+/* The floats of coded blocks. A shift from elsewhere has a range that this rank does not trust. */
+static void decode(const thaw_allreduce *a, const slot *s, run r, const uint16_t *from, float *to) {
+    for (int b = r.first; b < r.end; b++) {
+        const size_t count = floats_of(a, s, (run){b, b + 1}).count;
+        const int shift = (int16_t)from[0];
+        thaw_half_join(to, from + HEAD, count, shift < -113 ? -113 : shift > 100 ? 100 : shift);
+        from += HEAD + count;
+        to += count;
+    }
+}
+
+/* Sends blocks of the chunk. `coded`: they are already. */
+static void post_send(thaw_allreduce *a, slot *s, int rank, run r, bool coded) {
+    const span f = floats_of(a, s, r);
+    if (f.count == 0)
+        return;
+    if (a->half && !coded)
+        code(a, s, r);
+    if (a->half)
+        MPI_Isend(s->coded + coded_begin(a, s, r.first), (int)coded_length(a, s, r), MPI_UINT16_T, rank, tag_of(a, s), a->world,
+                  next_request(a, s));
+    else
+        MPI_Isend(f.values, (int)f.count, MPI_FLOAT, rank, tag_of(a, s), a->world, next_request(a, s));
+}
+
+/* Receives blocks: final sums to their place in the chunk, those that are to be added as message number i of equal ones. */
+static void post_receive(thaw_allreduce *a, slot *s, int rank, run r, bool final, int i) {
+    const span f = floats_of(a, s, r);
+    const size_t coded = coded_length(a, s, r);
+    if (f.count == 0)
+        return;
+    if (a->half)
+        MPI_Irecv(final ? s->coded + coded_begin(a, s, r.first) : s->arrived + (size_t)i * coded, (int)coded, MPI_UINT16_T, rank,
+                  tag_of(a, s), a->world, next_request(a, s));
+    else
+        MPI_Irecv(final ? f.values : s->staging + (size_t)i * f.count, (int)f.count, MPI_FLOAT, rank, tag_of(a, s), a->world,
+                  next_request(a, s));
 }
 
 static int rounds_of(const thaw_allreduce *a, thaw_scheme scheme) {
@@ -144,40 +245,32 @@ static void post_fold(thaw_allreduce *a, slot *s, bool unfold) {
     if (a->rank >= 2 * a->fold)
         return;
     const bool folded = a->rank % 2 != 0;
+    const run all = {0, blocks_of(a, s)};
     if (folded != unfold)
-        post_send(a, s, a->rank ^ 1, s->values, s->count);
+        post_send(a, s, a->rank ^ 1, all, unfold);
     else
-        post_receive(a, s, a->rank ^ 1, unfold ? s->values : s->staging, s->count);
+        post_receive(a, s, a->rank ^ 1, all, unfold, 0);
 }
 
 static void post_owners(thaw_allreduce *a, slot *s) {
-    const size_t begin = part_begin(a, s->count, a->rank), own = part_begin(a, s->count, a->rank + 1) - begin;
+    const run own = {a->rank, a->rank + 1};
     for (int i = 1; i < a->size; i++) {
         const int rank = (a->rank + i) % a->size; /* not all to the same rank first */
-        const size_t at = part_begin(a, s->count, rank), count = part_begin(a, s->count, rank + 1) - at;
-        if (s->round == 0) {
-            post_receive(a, s, rank, s->staging + (size_t)(rank - (rank > a->rank)) * own, own);
-            post_send(a, s, rank, s->values + at, count);
-        } else {
-            post_receive(a, s, rank, s->values + at, count);
-            post_send(a, s, rank, s->values + begin, own);
-        }
+        const run other = {rank, rank + 1};
+        const bool final = s->round > 0;
+        post_receive(a, s, rank, final ? other : own, final, rank - (rank > a->rank));
+        post_send(a, s, rank, final ? own : other, final);
     }
 }
 
 static void post_halving(thaw_allreduce *a, slot *s) {
     const group g = group_of(a, s);
-    const span mine = region(s->count, s->values, a->place, g.to);
+    const run mine = blocks_at(a, a->place, g.to);
     for (int i = 1; i <= g.others; i++) {
         const int there = a->place ^ i << g.from, rank = rank_at(a, there);
-        const span theirs = region(s->count, s->values, there, g.to);
-        if (g.back) {
-            post_receive(a, s, rank, theirs.values, theirs.count);
-            post_send(a, s, rank, mine.values, mine.count);
-        } else {
-            post_receive(a, s, rank, s->staging + (size_t)(i - 1) * mine.count, mine.count);
-            post_send(a, s, rank, theirs.values, theirs.count);
-        }
+        const run theirs = blocks_at(a, there, g.to);
+        post_receive(a, s, rank, g.back ? theirs : mine, g.back, i - 1);
+        post_send(a, s, rank, g.back ? mine : theirs, g.back);
     }
 }
 
@@ -191,15 +284,15 @@ static void post(thaw_allreduce *a, slot *s) {
         post_halving(a, s);
     } else if (a->place >= 0) {
         const int rank = rank_at(a, a->place ^ 1 << (s->round - 1));
-        post_receive(a, s, rank, s->staging, s->count);
-        post_send(a, s, rank, s->values, s->count);
+        post_receive(a, s, rank, (run){0, 1}, false, 0);
+        post_send(a, s, rank, (run){0, 1}, false);
     }
 }
 
 /* Sums `leaves` arrays of n floats, a power of two of them, in a binary tree into `own`, one of them; folded[i] is added to
  * leaf i before, for i < fold. All but `own` are used up. Block by block. */
 static void sum_tree(float *const *leaf, int leaves, float *const *folded, int fold, float *own, size_t n) {
-#pragma omp parallel for schedule(static) if (n > PARALLEL)
+#pragma omp parallel for schedule(static) if (n > PARALLEL && !thaw_threads_busy())
     for (size_t at = 0; at < n; at += ADD_BLOCK) {
         const size_t width = smaller(ADD_BLOCK, n - at);
         for (int i = 0; i < fold; i++)
@@ -235,23 +328,51 @@ static void sum_group(const thaw_allreduce *a, const slot *s, const group *g) {
     sum_tree(leaf, g->others + 1, NULL, 0, mine.values, mine.count);
 }
 
+/* With halves: makes floats of n messages of blocks r, in the places where messages of floats arrive. */
+static void take_arrived(const thaw_allreduce *a, slot *s, run r, int n) {
+    for (int i = 0; a->half && i < n; i++)
+        decode(a, s, r, s->arrived + (size_t)i * coded_length(a, s, r), s->staging + (size_t)i * floats_of(a, s, r).count);
+}
+
+/* Sums this rank's own part, which is then final. */
+static void combine_owners(thaw_allreduce *a, slot *s) {
+    const run own = {a->rank, a->rank + 1};
+    if (s->round > 0)
+        return;
+    take_arrived(a, s, own, a->size - 1);
+    sum_owners(a, s);
+    if (a->half)
+        code(a, s, own);
+}
+
+static void combine_halving(thaw_allreduce *a, slot *s) {
+    const group g = group_of(a, s);
+    if (g.back)
+        return;
+    take_arrived(a, s, blocks_at(a, a->place, g.to), g.others);
+    sum_group(a, s, &g);
+    if (a->half && g.to == a->levels)
+        code(a, s, blocks_at(a, a->place, a->levels));
+}
+
 /* What a round has brought. */
 static void combine(thaw_allreduce *a, slot *s) {
+    const run all = {0, blocks_of(a, s)};
     if (s->scheme == THAW_SCHEME_OWNERS) {
-        if (s->round == 0)
-            sum_owners(a, s);
+        combine_owners(a, s);
     } else if (s->round == 0) {
-        if (a->rank < 2 * a->fold && a->place >= 0)
+        if (a->rank < 2 * a->fold && a->place >= 0) {
+            take_arrived(a, s, all, 1);
             add(s->values, s->staging, s->count);
-    } else if (s->round < rounds_of(a, s->scheme) - 1 && a->place >= 0) {
-        if (s->scheme == THAW_SCHEME_DOUBLING) {
-            add(s->values, s->staging, s->count);
-            return;
         }
-        const group g = group_of(a, s);
-        if (!g.back)
-            sum_group(a, s, &g);
+    } else if (s->round < rounds_of(a, s->scheme) - 1 && a->place >= 0) {
+        if (s->scheme == THAW_SCHEME_DOUBLING)
+            add(s->values, s->staging, s->count);
+        else
+            combine_halving(a, s);
     }
+    if (a->half && s->round == rounds_of(a, s->scheme) - 1)
+        decode(a, s, all, s->coded, s->values);
 }
 
 /* Goes on with a chunk that waits for no message. */
@@ -271,9 +392,19 @@ static void advance(thaw_allreduce *a, slot *s) {
 static thaw_scheme scheme_for(const thaw_allreduce *a, size_t count) {
     if (a->scheme != THAW_SCHEME_AUTO)
         return a->scheme;
+    if (a->half) /* in doubling several ranks would round the same sum */
+        return a->size <= OWNERS_AUTO ? THAW_SCHEME_OWNERS : THAW_SCHEME_HALVING;
     if (count <= SMALL || a->size == 2)
         return THAW_SCHEME_DOUBLING;
     return a->size <= OWNERS_AUTO ? THAW_SCHEME_OWNERS : THAW_SCHEME_HALVING;
+}
+
+/* What was lost in the step before comes in. */
+static void feed_back(float *restrict values, float *restrict lost, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        values[i] += lost[i];
+        lost[i] = 0.0f;
+    }
 }
 
 /* Starts chunks while there is room. */
@@ -283,15 +414,19 @@ static void start_chunks(thaw_allreduce *a) {
             a->first++;
         if (a->at == a->n_line || a->next - a->first == a->window)
             return;
-        const span *array = &a->line[a->at];
+        const array *from = &a->line[a->at];
         slot *s = &a->slots[a->next++ % a->window];
-        s->values = array->values + a->cut;
-        s->count = smaller(a->chunk, array->count - a->cut);
+        s->values = from->values + a->cut;
+        s->count = smaller(a->chunk, from->count - a->cut);
+        if (a->half) {
+            s->lost = from->lost + a->cut;
+            feed_back(s->values, s->lost, s->count);
+        }
         s->scheme = scheme_for(a, s->count);
         s->round = 0;
         s->busy = true;
         a->cut += s->count;
-        if (a->cut == array->count) {
+        if (a->cut == from->count) {
             a->at++;
             a->cut = 0;
         }
@@ -309,10 +444,10 @@ static void take_ended(thaw_allreduce *a, int n) {
     start_chunks(a);
 }
 
-void thaw_allreduce_begin(thaw_allreduce *a, float *values, size_t count) {
+void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, size_t count) {
     if (a->size == 1 || count == 0)
         return;
-    a->line[a->n_line++] = (span){values, count};
+    a->line[a->n_line++] = (array){values, lost, count};
     a->left += count;
     start_chunks(a);
 }
@@ -342,13 +477,19 @@ size_t thaw_allreduce_left(const thaw_allreduce *a) { return a->left; }
 /* Staging of a slot: no longer than the longest chunk can be. */
 static size_t stride_for(size_t floats, size_t chunk) { return align_up(smaller(chunk, floats)) + SLACK; }
 
+/* With halves, floats of a slot beside: all blocks of a chunk coded, and messages that arrive, no longer than them. */
+static size_t coded_stride(size_t floats, size_t chunk, int ranks) {
+    return align_up(smaller(chunk, floats) + SLACK + (size_t)ranks * HEAD);
+}
+
 /* No more slots than chunks: n arrays have at most n short ones. */
 static size_t slots_for(int n, size_t floats, size_t chunk, size_t window) {
     return smaller(window, floats / chunk + (size_t)n);
 }
 
-size_t thaw_allreduce_memory(int n, size_t floats, int ranks) {
-    return ranks == 1 ? 0 : slots_for(n, floats, CHUNK, WINDOW) * stride_for(floats, CHUNK) * sizeof(float);
+size_t thaw_allreduce_memory(int n, size_t floats, int ranks, bool half) {
+    const size_t stride = stride_for(floats, CHUNK) + (half ? coded_stride(floats, CHUNK, ranks) : 0);
+    return ranks == 1 ? 0 : slots_for(n, floats, CHUNK, WINDOW) * stride * sizeof(float);
 }
 
 static void find_place(thaw_allreduce *a, int group_levels) {
@@ -360,7 +501,8 @@ static void find_place(thaw_allreduce *a, int group_levels) {
 }
 
 static bool make_slots(thaw_allreduce *a, int n, size_t floats, size_t window) {
-    const size_t stride = stride_for(floats, a->chunk), slots = slots_for(n, floats, a->chunk, window);
+    const size_t plain = stride_for(floats, a->chunk), coded = a->half ? coded_stride(floats, a->chunk, a->size) : 0;
+    const size_t stride = plain + coded, slots = slots_for(n, floats, a->chunk, window);
     const bool owners = a->scheme == THAW_SCHEME_OWNERS || (a->scheme == THAW_SCHEME_AUTO && a->size <= OWNERS_AUTO);
     const int group_levels = a->stages ? (a->levels + a->stages - 1) / a->stages : 0;
     a->window = (int)slots;
@@ -373,8 +515,11 @@ static bool make_slots(thaw_allreduce *a, int n, size_t floats, size_t window) {
     a->line = thaw_calloc((size_t)n, sizeof *a->line);
     if (!a->staging || !a->slots || !a->requests || !a->ended || !a->line)
         return false;
-    for (size_t i = 0; i < slots; i++)
+    for (size_t i = 0; i < slots; i++) {
         a->slots[i].staging = a->staging + i * stride;
+        a->slots[i].coded = a->half ? (uint16_t *)(void *)(a->slots[i].staging + plain) : NULL;
+        a->slots[i].arrived = a->half ? a->slots[i].coded + coded : NULL;
+    }
     for (size_t i = 0; i < requests; i++)
         a->requests[i] = MPI_REQUEST_NULL;
     return true;
@@ -391,12 +536,13 @@ thaw_status thaw_allreduce_create(thaw_allreduce **out, thaw_comm *comm, int n, 
     a->rank = thaw_comm_rank(comm);
     a->size = thaw_comm_size(comm);
     a->scheme = options ? options->scheme : THAW_SCHEME_AUTO;
+    a->half = options && options->half;
     a->chunk = options && options->chunk ? options->chunk : CHUNK;
     const int group_levels = options && options->group_levels ? options->group_levels : GROUP_LEVELS;
     find_place(a, group_levels);
     thaw_status status = THAW_OK;
     if (a->chunk > INT_MAX || window > WINDOW || group_levels > GROUP_LEVELS ||
-        (a->scheme == THAW_SCHEME_OWNERS && a->size > OWNERS_MOST))
+        (a->scheme == THAW_SCHEME_OWNERS && a->size > OWNERS_MOST) || (a->half && a->scheme == THAW_SCHEME_DOUBLING))
         status = thaw_fail(THAW_INTERNAL, "exchange: scheme %d for %d ranks with %zu chunks of %zu floats", (int)a->scheme,
                            a->size, window, a->chunk);
     else if (a->size > 1 && !make_slots(a, n, floats, window))

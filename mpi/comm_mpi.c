@@ -4,6 +4,7 @@
  * on one rank alone, which is memory, is agreed on before data moves, so that no rank waits for another that has left. */
 #include <math.h>
 #include <mpi.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -13,6 +14,7 @@
 #include "base/memory.h"
 #include "comm_mpi.h"
 #include "exchange.h"
+#include "watch.h"
 
 /* Counts of MPI are int; pieces stay well below 2^31 bytes. */
 enum { PIECE_BYTES = 1 << 29, MESSAGE_BYTES = 4096, GATHER_TAG = 1 };
@@ -33,6 +35,14 @@ struct thaw_comm {
     char library[MPI_MAX_LIBRARY_VERSION_STRING + 1];
 };
 
+/* A call that ends when other ranks have come, too: see watch.c. */
+#define WAIT_IN(call)       \
+    do {                    \
+        thaw_watch_wait();  \
+        call;               \
+        thaw_watch_go_on(); \
+    } while (0)
+
 static size_t smaller(size_t a, size_t b) { return a < b ? a : b; }
 
 static thaw_status check_root(const thaw_comm *comm, int root) {
@@ -48,7 +58,7 @@ static void reduce(thaw_comm *comm, void *values, size_t count, MPI_Datatype typ
     char *at = values;
     while (count > 0) {
         const size_t piece = smaller(count, PIECE_BYTES / bytes_each);
-        MPI_Allreduce(MPI_IN_PLACE, at, (int)piece, type, op, comm->world);
+        WAIT_IN(MPI_Allreduce(MPI_IN_PLACE, at, (int)piece, type, op, comm->world));
         at += piece * bytes_each;
         count -= piece;
     }
@@ -142,7 +152,11 @@ thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
     int length = 0;
     MPI_Get_processor_name(comm->host, &length);
     MPI_Get_library_version(comm->library, &length);
-    comm->library[strcspn(comm->library, "\r\n\t")] = 0; /* MPICH adds a page about its configuration */
+    /* Of MPICH, "MPICH Version:" a tab and the version, and a page about its configuration. */
+    char *tab = strchr(comm->library, '\t');
+    if (tab)
+        *tab = ' ';
+    comm->library[strcspn(comm->library, "\r\n\t")] = 0;
     find_hosts(comm, 0);
     *out = comm;
     return THAW_OK;
@@ -156,8 +170,10 @@ void thaw_comm_finalize(thaw_comm *comm) {
     MPI_Comm_free(&comm->exchange);
     MPI_Comm_free(&comm->world);
     thaw_free(comm);
-    if (!part)
-        MPI_Finalize();
+    if (part)
+        return;
+    WAIT_IN(MPI_Finalize());
+    thaw_watch_end();
 }
 
 thaw_status thaw_comm_first(thaw_comm **out, thaw_comm *comm, int ranks) {
@@ -192,6 +208,15 @@ static void name_rank(char *text, size_t size, const thaw_comm *comm, const char
         snprintf(text, size, "rank %d (%s): %s", comm->rank, comm->host, message);
 }
 
+static volatile sig_atomic_t abort_status;
+
+static void give_up_aborting(int number) {
+    (void)number;
+    _exit(abort_status);
+}
+
+enum { ABORT_SECONDS = 5 };
+
 _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *message) {
     char text[MESSAGE_BYTES];
     if (comm)
@@ -204,6 +229,10 @@ _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *
     int started = 0, ended = 0;
     MPI_Initialized(&started);
     MPI_Finalized(&ended);
+    /* MPI_Abort may wait for a launcher that waits for us (MPICH 4.0). The end of one rank makes launchers end the others. */
+    abort_status = (sig_atomic_t)status;
+    signal(SIGALRM, give_up_aborting);
+    alarm(ABORT_SECONDS);
     if (started && !ended)
         MPI_Abort(comm && !comm->part ? comm->world : MPI_COMM_WORLD, (int)status);
     _exit((int)status); /* MPI_Abort may return; handlers of exit could hang */
@@ -228,7 +257,7 @@ thaw_status thaw_comm_broadcast(thaw_comm *comm, void *data, size_t bytes, int r
     char *at = data;
     while (bytes > 0) {
         const size_t piece = smaller(bytes, PIECE_BYTES);
-        MPI_Bcast(at, (int)piece, MPI_BYTE, root, comm->world);
+        WAIT_IN(MPI_Bcast(at, (int)piece, MPI_BYTE, root, comm->world));
         at += piece;
         bytes -= piece;
     }
@@ -238,7 +267,7 @@ thaw_status thaw_comm_broadcast(thaw_comm *comm, void *data, size_t bytes, int r
 thaw_status thaw_comm_broadcast_buffer(thaw_comm *comm, void **data, size_t *bytes, int root) {
     THAW_TRY(check_root(comm, root));
     uint64_t size = *bytes;
-    MPI_Bcast(&size, 1, MPI_UINT64_T, root, comm->world);
+    WAIT_IN(MPI_Bcast(&size, 1, MPI_UINT64_T, root, comm->world));
     thaw_status status = THAW_OK;
     const bool receives = comm->rank != root;
     if (receives) {
@@ -300,7 +329,7 @@ thaw_status thaw_comm_allgather(thaw_comm *comm, const void *mine, size_t bytes,
         return THAW_OK;
     memmove((char *)all + (size_t)comm->rank * bytes, mine, bytes);
     if (bytes <= PIECE_BYTES / (size_t)comm->size) {
-        MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, (int)bytes, MPI_BYTE, comm->world);
+        WAIT_IN(MPI_Allgather(MPI_IN_PLACE, 0, MPI_DATATYPE_NULL, all, (int)bytes, MPI_BYTE, comm->world));
         return THAW_OK;
     }
     for (int rank = 0; rank < comm->size; rank++)
@@ -319,7 +348,7 @@ static thaw_status prepare_gather(thaw_comm *comm, size_t bytes, char **all, siz
     THAW_TRY(thaw_comm_agree(comm, status));
     const uint64_t size = bytes;
     _Static_assert(sizeof **sizes == sizeof size, "sizes are received in place");
-    MPI_Gather(&size, 1, MPI_UINT64_T, *sizes, 1, MPI_UINT64_T, 0, comm->world);
+    WAIT_IN(MPI_Gather(&size, 1, MPI_UINT64_T, *sizes, 1, MPI_UINT64_T, 0, comm->world));
     if (comm->rank == 0) {
         size_t total = 0;
         bool fits = true;
@@ -347,7 +376,7 @@ thaw_status thaw_comm_gather_buffers(thaw_comm *comm, const void *mine, size_t b
     if (comm->rank != 0) {
         for (const char *at = mine; bytes > 0;) {
             const size_t piece = smaller(bytes, PIECE_BYTES);
-            MPI_Send(at, (int)piece, MPI_BYTE, 0, GATHER_TAG, comm->world);
+            WAIT_IN(MPI_Send(at, (int)piece, MPI_BYTE, 0, GATHER_TAG, comm->world));
             at += piece;
             bytes -= piece;
         }
@@ -359,7 +388,7 @@ thaw_status thaw_comm_gather_buffers(thaw_comm *comm, const void *mine, size_t b
     for (int rank = 1; rank < comm->size; rank++)
         for (size_t left = (*sizes)[rank]; left > 0;) {
             const size_t piece = smaller(left, PIECE_BYTES);
-            MPI_Recv(place, (int)piece, MPI_BYTE, rank, GATHER_TAG, comm->world, MPI_STATUS_IGNORE);
+            WAIT_IN(MPI_Recv(place, (int)piece, MPI_BYTE, rank, GATHER_TAG, comm->world, MPI_STATUS_IGNORE));
             place += piece;
             left -= piece;
         }
@@ -372,14 +401,14 @@ thaw_status thaw_comm_agree(thaw_comm *comm, thaw_status mine) {
     /* One minimum finds the lowest failing rank and its status; statuses are exit statuses, below 256. */
     const int64_t key = mine == THAW_OK ? INT64_MAX : (int64_t)comm->rank << 8 | (int64_t)mine;
     int64_t first;
-    MPI_Allreduce(&key, &first, 1, MPI_INT64_T, MPI_MIN, comm->world);
+    WAIT_IN(MPI_Allreduce(&key, &first, 1, MPI_INT64_T, MPI_MIN, comm->world));
     if (first == INT64_MAX)
         return THAW_OK;
     const int rank = (int)(first >> 8);
     char text[MESSAGE_BYTES] = {0};
     if (rank == comm->rank)
         name_rank(text, sizeof text, comm, thaw_message());
-    MPI_Bcast(text, sizeof text, MPI_CHAR, rank, comm->world);
+    WAIT_IN(MPI_Bcast(text, sizeof text, MPI_CHAR, rank, comm->world));
     return thaw_fail((thaw_status)(first & 255), "%s", text);
 }
 
@@ -387,7 +416,7 @@ thaw_status thaw_comm_agree(thaw_comm *comm, thaw_status mine) {
 static thaw_status find_different(thaw_comm *comm, uint64_t value, int *rank, uint64_t *theirs, uint64_t *zeros) {
     uint64_t *values = thaw_calloc((size_t)comm->size, sizeof *values);
     THAW_TRY(thaw_comm_agree(comm, values ? THAW_OK : thaw_fail(THAW_RESOURCE, "not enough memory to compare ranks")));
-    MPI_Allgather(&value, 1, MPI_UINT64_T, values, 1, MPI_UINT64_T, comm->world);
+    WAIT_IN(MPI_Allgather(&value, 1, MPI_UINT64_T, values, 1, MPI_UINT64_T, comm->world));
     *rank = 0;
     while (*rank < comm->size && values[*rank] == values[0])
         ++*rank;
@@ -401,7 +430,7 @@ thaw_status thaw_comm_same(thaw_comm *comm, const char *what, uint64_t value, th
     if (comm->size == 1)
         return THAW_OK;
     uint64_t lowest[2] = {value, ~value}; /* the complement's minimum is the value's maximum */
-    MPI_Allreduce(MPI_IN_PLACE, lowest, 2, MPI_UINT64_T, MPI_MIN, comm->world);
+    WAIT_IN(MPI_Allreduce(MPI_IN_PLACE, lowest, 2, MPI_UINT64_T, MPI_MIN, comm->world));
     if (lowest[0] == ~lowest[1])
         return THAW_OK;
     int rank;
@@ -409,29 +438,31 @@ thaw_status thaw_comm_same(thaw_comm *comm, const char *what, uint64_t value, th
     THAW_TRY(find_different(comm, value, &rank, &theirs, &zeros));
     char host[sizeof comm->host];
     memcpy(host, comm->host, sizeof host);
-    MPI_Bcast(host, sizeof host, MPI_CHAR, rank, comm->world);
+    WAIT_IN(MPI_Bcast(host, sizeof host, MPI_CHAR, rank, comm->world));
     return thaw_fail(on_difference,
                      "rank %d (%s): %s differs from rank 0's (%016llx against %016llx); give all ranks the same "
                      "program, job and data",
                      rank, host, what, (unsigned long long)theirs, (unsigned long long)zeros);
 }
 
-void thaw_comm_barrier(thaw_comm *comm) { MPI_Barrier(comm->world); }
+void thaw_comm_barrier(thaw_comm *comm) { WAIT_IN(MPI_Barrier(comm->world)); }
 
 void thaw_comm_rest(thaw_comm *comm) {
     const struct timespec nap = {.tv_nsec = 1000000};
     MPI_Request all_here;
     int done = 0;
     MPI_Ibarrier(comm->world, &all_here);
+    thaw_watch_wait();
     for (MPI_Test(&all_here, &done, MPI_STATUS_IGNORE); !done; MPI_Test(&all_here, &done, MPI_STATUS_IGNORE))
         nanosleep(&nap, NULL);
+    thaw_watch_go_on();
 }
 
 float *thaw_comm_alloc(thaw_comm *comm, size_t floats) {
     float *block = thaw_calloc(floats, sizeof *block);
     const int mine = block != NULL;
     int all = 0;
-    MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, comm->world);
+    WAIT_IN(MPI_Allreduce(&mine, &all, 1, MPI_INT, MPI_MIN, comm->world));
     if (all)
         return block;
     thaw_free(block); /* all ranks have the block or none */

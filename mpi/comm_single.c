@@ -7,6 +7,7 @@
 #include "base/memory.h"
 #include "exchange.h"
 #include "node_sum.h"
+#include "watch.h"
 
 struct thaw_comm {
     char host[HOST_NAME_MAX + 1];
@@ -117,6 +118,13 @@ thaw_status thaw_comm_same(thaw_comm *comm, const char *what, uint64_t value, th
 void thaw_comm_barrier(thaw_comm *comm) { (void)comm; }
 void thaw_comm_rest(thaw_comm *comm) { (void)comm; }
 
+thaw_status thaw_comm_watch(thaw_comm *comm, double seconds) { return (void)comm, (void)seconds, THAW_OK; }
+thaw_status thaw_comm_probe(thaw_comm *comm, thaw_link *mine) { return (void)comm, *mine = (thaw_link){0}, THAW_OK; }
+void thaw_comm_alive(thaw_comm *comm) { (void)comm; }
+void thaw_watch_wait(void) {}
+void thaw_watch_go_on(void) {}
+void thaw_watch_end(void) {}
+
 float *thaw_comm_alloc(thaw_comm *comm, size_t floats) { return (void)comm, thaw_calloc(floats, sizeof(float)); }
 
 float *thaw_comm_alloc_common(thaw_comm *comm, size_t floats) { return thaw_comm_alloc(comm, floats); }
@@ -163,11 +171,15 @@ thaw_status thaw_allreduce_create(thaw_allreduce **out, thaw_comm *comm, int n, 
 }
 
 void thaw_allreduce_free(thaw_allreduce *a) { (void)a; }
-void thaw_allreduce_begin(thaw_allreduce *a, float *values, size_t count) { (void)a, (void)values, (void)count; }
+void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, size_t count) {
+    (void)a, (void)values, (void)lost, (void)count;
+}
 void thaw_allreduce_poll(thaw_allreduce *a) { (void)a; }
 void thaw_allreduce_finish(thaw_allreduce *a) { (void)a; }
 size_t thaw_allreduce_left(const thaw_allreduce *a) { return (void)a, (size_t)0; }
-size_t thaw_allreduce_memory(int n, size_t floats, int ranks) { return (void)n, (void)floats, (void)ranks, (size_t)0; }
+size_t thaw_allreduce_memory(int n, size_t floats, int ranks, bool half) {
+    return (void)n, (void)floats, (void)ranks, (void)half, (size_t)0;
+}
 
 /* No rank has anything in common with another. */
 bool thaw_node_sum_fits(const thaw_comm *comm, const float *block) { return (void)comm, (void)block, false; }
@@ -183,5 +195,5 @@ void thaw_node_sum_finish(thaw_node_sum *s) { (void)s; }
 size_t thaw_node_sum_left(const thaw_node_sum *s) { return (void)s, (size_t)0; }
 int thaw_node_sum_parts(const thaw_node_sum *s) { return (void)s, 1; }
 size_t thaw_node_sum_memory(int n, size_t floats, int ranks, int parts) {
-    return (void)parts, thaw_allreduce_memory(n, floats, ranks);
+    return (void)parts, thaw_allreduce_memory(n, floats, ranks, false);
 }

@@ -8,12 +8,15 @@
 #include "base/memory.h"
 #include "exchange.h"
 #include "node_sum.h"
+#include "watch.h"
 
 struct thaw_exchange {
     thaw_comm *comm;
     float *block;
+    float *lost; /* with halves and several ranks: of each float of the block up to the last bucket's end; else NULL */
+    size_t extent;
     int n_buckets, n_begun;
-    bool overlaps;
+    bool overlaps, half;
     thaw_bucket *buckets; /* n_buckets */
     bool *begun;          /* n_buckets */
     int *order;           /* the first n_begun: buckets in the order of their beginning */
@@ -47,6 +50,15 @@ static size_t total(const thaw_bucket *buckets, int n) {
     return floats;
 }
 
+/* Floats of the block up to the last bucket's end. */
+static size_t extent_of(const thaw_bucket *buckets, int n) {
+    size_t extent = 0;
+    for (int i = 0; i < n; i++)
+        if (buckets[i].offset + buckets[i].count > extent)
+            extent = buckets[i].offset + buckets[i].count;
+    return extent;
+}
+
 /* Everything of a creation that can fail on one rank alone. */
 static thaw_status build(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets, int n,
                          thaw_exchange_kind kind, const thaw_allreduce_options *options) {
@@ -61,25 +73,32 @@ static thaw_status build(thaw_exchange **out, thaw_comm *comm, float *block, con
     exchange->block = block;
     exchange->n_buckets = n;
     exchange->overlaps = kind != THAW_EXCHANGE_MPI;
+    exchange->half = kind == THAW_EXCHANGE_HALF;
+    exchange->extent = extent_of(buckets, n);
     exchange->buckets = thaw_calloc((size_t)n, sizeof *exchange->buckets);
     exchange->begun = thaw_calloc((size_t)n, sizeof *exchange->begun);
     exchange->order = thaw_calloc((size_t)n, sizeof *exchange->order);
-    if (!exchange->buckets || !exchange->begun || !exchange->order) {
+    const bool loses = exchange->half && thaw_comm_size(comm) > 1;
+    exchange->lost = loses ? thaw_calloc(exchange->extent, sizeof *exchange->lost) : NULL;
+    if (!exchange->buckets || !exchange->begun || !exchange->order || (loses && !exchange->lost)) {
         thaw_exchange_free(exchange);
         return thaw_fail(THAW_RESOURCE, "exchange: not enough memory for %d buckets", n);
     }
     if (n > 0)
         memcpy(exchange->buckets, buckets, (size_t)n * sizeof *buckets);
     *out = exchange;
-    if (kind == THAW_EXCHANGE_AUTO && !options && thaw_node_sum_fits(comm, block))
+    if (kind == THAW_EXCHANGE_AUTO && !options && thaw_node_sum_fits(comm, block)) /* halves want messages */
         return thaw_node_sum_create(&exchange->node, comm, block, n, total(buckets, n));
-    return kind == THAW_EXCHANGE_MPI ? THAW_OK : thaw_allreduce_create(&exchange->sums, comm, n, total(buckets, n), options);
+    thaw_allreduce_options with = options ? *options : (thaw_allreduce_options){0};
+    with.half = exchange->half;
+    return kind == THAW_EXCHANGE_MPI ? THAW_OK : thaw_allreduce_create(&exchange->sums, comm, n, total(buckets, n), &with);
 }
 
 thaw_status thaw_exchange_create_with(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,
                                       int n_buckets, thaw_exchange_kind kind, const thaw_allreduce_options *options) {
     thaw_status status = thaw_comm_agree(comm, build(out, comm, block, buckets, n_buckets, kind, options));
-    const uint64_t start = (uint64_t)n_buckets << 2 | (uint64_t)(*out && (*out)->node) << 1 | (kind == THAW_EXCHANGE_MPI);
+    const unsigned way = *out && (*out)->node ? 3 : kind == THAW_EXCHANGE_MPI ? 1 : kind == THAW_EXCHANGE_HALF ? 2 : 0;
+    const uint64_t start = (uint64_t)n_buckets << 2 | way;
     if (status == THAW_OK)
         status = thaw_comm_same(comm, "division of the gradient into buckets",
                                 thaw_hash(buckets, (size_t)n_buckets * sizeof *buckets, start), THAW_INTERNAL);
@@ -100,11 +119,15 @@ void thaw_exchange_free(thaw_exchange *exchange) {
         return;
     thaw_allreduce_free(exchange->sums);
     thaw_node_sum_free(exchange->node);
+    thaw_free(exchange->lost);
     thaw_free(exchange->buckets);
     thaw_free(exchange->begun);
     thaw_free(exchange->order);
     thaw_free(exchange);
 }
+
+/* Bytes of a float on the wire. */
+static size_t width(const thaw_exchange *exchange) { return exchange->half ? sizeof(uint16_t) : sizeof(float); }
 
 thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket) {
     if (bucket < 0 || bucket >= exchange->n_buckets)
@@ -113,12 +136,13 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket) {
         return thaw_fail(THAW_INTERNAL, "exchange: bucket %d begun twice before a finish", bucket);
     exchange->begun[bucket] = true;
     exchange->order[exchange->n_begun++] = bucket;
-    exchange->bytes += (uint64_t)exchange->buckets[bucket].payload * sizeof(float);
+    const thaw_bucket *b = &exchange->buckets[bucket];
+    exchange->bytes += (uint64_t)b->payload * width(exchange);
     if (exchange->node)
-        thaw_node_sum_begin(exchange->node, exchange->buckets[bucket].offset, exchange->buckets[bucket].count);
+        thaw_node_sum_begin(exchange->node, b->offset, b->count);
     if (exchange->sums)
-        thaw_allreduce_begin(exchange->sums, exchange->block + exchange->buckets[bucket].offset,
-                             exchange->buckets[bucket].count);
+        thaw_allreduce_begin(exchange->sums, exchange->block + b->offset, exchange->lost ? exchange->lost + b->offset : NULL,
+                             b->count);
     return THAW_OK;
 }
 
@@ -145,11 +169,13 @@ thaw_status thaw_exchange_finish(thaw_exchange *exchange) {
         for (int i = 0; i < exchange->n_begun && thaw_comm_size(exchange->comm) > 1; i++)
             begun += exchange->buckets[exchange->order[i]].count;
         const size_t left = exchange->node ? thaw_node_sum_left(exchange->node) : thaw_allreduce_left(exchange->sums);
-        exchange->hidden += (begun - left) * sizeof(float);
+        exchange->hidden += (begun - left) * width(exchange);
+        thaw_watch_wait();
         if (exchange->node)
             thaw_node_sum_finish(exchange->node);
         else
             thaw_allreduce_finish(exchange->sums);
+        thaw_watch_go_on();
     } else {
         status = sum_now(exchange);
     }
@@ -163,8 +189,15 @@ uint64_t thaw_exchange_hidden(const thaw_exchange *exchange) { return exchange->
 int thaw_exchange_sharers(const thaw_exchange *exchange) { return exchange->node ? thaw_node_sum_parts(exchange->node) : 1; }
 bool thaw_exchange_overlaps(const thaw_exchange *exchange) { return exchange->overlaps; }
 
-size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks) {
-    return thaw_allreduce_memory(n_buckets, total(buckets, n_buckets), ranks);
+void thaw_exchange_forget(thaw_exchange *exchange) {
+    if (exchange->lost)
+        memset(exchange->lost, 0, exchange->extent * sizeof *exchange->lost);
+}
+
+size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks, thaw_exchange_kind kind) {
+    const bool half = kind == THAW_EXCHANGE_HALF && ranks > 1;
+    return thaw_allreduce_memory(n_buckets, total(buckets, n_buckets), ranks, half) +
+           (half ? extent_of(buckets, n_buckets) * sizeof(float) : 0);
 }
 
 size_t thaw_exchange_memory_common(const thaw_bucket *buckets, int n_buckets, int ranks, int sharers) {

@@ -2,6 +2,7 @@
 #ifndef THAW_MPI_EXCHANGE_H
 #define THAW_MPI_EXCHANGE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 
 #include "thaw/comm.h"
@@ -23,6 +24,7 @@ typedef struct thaw_allreduce_options {
     size_t chunk; /* floats; 0: default */
     int window;   /* chunks under way at once; 0: default */
     int group_levels; /* of halving: levels of the tree that a round takes, 1 to 3; 0: default */
+    bool half;        /* messages of halves; not with doubling. thaw_exchange_create_with takes it from the kind */
 } thaw_allreduce_options;
 
 /* Sums under way. With one rank there is nothing to do. */
@@ -33,13 +35,14 @@ typedef struct thaw_allreduce thaw_allreduce;
 thaw_status thaw_allreduce_create(thaw_allreduce **out, thaw_comm *comm, int n, size_t floats,
                                   const thaw_allreduce_options *options);
 void thaw_allreduce_free(thaw_allreduce *a); /* nothing may be under way */
-/* Puts an array in line; equal counts in equal order on all ranks. */
-void thaw_allreduce_begin(thaw_allreduce *a, float *values, size_t count);
+/* Puts an array in line; equal counts in equal order on all ranks. [in,out] lost: (count) with halves: what rounding lost in the
+ * step before, which is added to the values, then what it lost in this one; else not used. Borrowed until finish. */
+void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, size_t count);
 void thaw_allreduce_poll(thaw_allreduce *a);
 void thaw_allreduce_finish(thaw_allreduce *a);
 size_t thaw_allreduce_left(const thaw_allreduce *a); /* floats that are begun and not summed */
 /* Bytes that thaw_allreduce_create takes on P ranks with default options, lists apart. */
-size_t thaw_allreduce_memory(int n, size_t floats, int ranks);
+size_t thaw_allreduce_memory(int n, size_t floats, int ranks, bool half);
 
 /* thaw_exchange_create with another way to sum; for tests. Collective. */
 thaw_status thaw_exchange_create_with(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,

@@ -117,7 +117,7 @@ static bool advance(thaw_node_sum *s) {
         sum_part(s, b);
         if (s->across) {
             const bucket mine = part_of(b, s->part, s->parts);
-            thaw_allreduce_begin(s->across, s->blocks[s->part] + mine.offset, mine.count);
+            thaw_allreduce_begin(s->across, s->blocks[s->part] + mine.offset, NULL, mine.count);
             continue;
         }
         s->done++;
@@ -169,7 +169,7 @@ size_t thaw_node_sum_left(const thaw_node_sum *s) { return s->left; }
 static size_t part_floats(int n, size_t floats, int parts) { return floats / (size_t)parts + (size_t)n * 2 * ALIGN; }
 
 size_t thaw_node_sum_memory(int n, size_t floats, int ranks, int parts) {
-    return ranks == parts ? 0 : thaw_allreduce_memory(n, part_floats(n, floats, parts), ranks / parts);
+    return ranks == parts ? 0 : thaw_allreduce_memory(n, part_floats(n, floats, parts), ranks / parts, false);
 }
 
 thaw_status thaw_node_sum_create(thaw_node_sum **out, thaw_comm *comm, float *block, int n, size_t floats) {

@@ -1,8 +1,9 @@
 #!/bin/bash
 # Installs what tests need, builds thaw, runs every test:     tests/run.sh [--tier default|long]
 # Parts: gcc build with warnings as errors, ctest, tests/*.sh, the Python tests of tests/{cli,mpi,parity,cluster}, unit
-# tests under AddressSanitizer and UndefinedBehaviorSanitizer, a clang build with warnings as errors; the long tier adds
-# more repetitions and the comparison of large networks with Keras (where a Keras is: THAW_KERAS).
+# tests under AddressSanitizer and UndefinedBehaviorSanitizer, a clang build with warnings as errors, a build with MPICH and
+# its collectives; the long tier adds more repetitions, more tests with MPICH, and the comparison of large networks with
+# Keras (where a Keras is: THAW_KERAS).
 # One line per part, logs in build/test-logs; the last line is "N passed, M failed". Exit status 0: nothing failed.
 set -u
 cd "$(dirname "$0")/.." || exit 1
@@ -15,7 +16,7 @@ while [ $# -gt 0 ]; do
         ;;
     --tier=*) tier=${1#--tier=} ;;
     -h | --help)
-        sed -n '2,6s/^# \{0,1\}//p' "$0"
+        sed -n '2,7s/^# \{0,1\}//p' "$0"
         exit 0
         ;;
     *)
@@ -105,8 +106,9 @@ jobs/quickstart.sh --packages $need clang libomp-dev libsimgrid-dev || jobs/quic
     echo "0 passed, 1 failed"
     exit 1
 }
+jobs/quickstart.sh --packages mpich libmpich-dev # beside Open MPI, which stays the default
 # A build folder of another place or with other tools is made anew.
-for folder in build build-asan build-clang; do
+for folder in build build-asan build-clang build-mpich; do
     cache=$folder/CMakeCache.txt
     [ ! -f $cache ] || grep -qx "CMAKE_HOME_DIRECTORY:INTERNAL=$PWD" $cache || rm -rf $folder
 done
@@ -139,6 +141,20 @@ if command -v clang >/dev/null; then
         'build build-clang -DCMAKE_C_COMPILER=clang -DTHAW_WERROR=ON -DTHAW_TESTS=ON'
 else
     echo "skip   build with clang: no clang"
+fi
+# The same on another MPI, where it could be installed.
+if command -v mpicc.mpich >/dev/null && command -v mpirun.mpich >/dev/null; then
+    # shellcheck disable=SC2016
+    if part "build with MPICH (warnings are errors)" 600 bash -c 'cmake -B build-mpich -DTHAW_MPI=mpich -DTHAW_WERROR=ON . &&
+        cmake --build build-mpich -j "$jobs" --target thaw comm_program exchange_program'; then
+        names=comm # ranks of MPICH never sleep while they wait: more of them than cores take minutes
+        [ "$tier" = default ] || names="comm exchange ranks"
+        for name in $names; do
+            part "tests/mpi/test_$name.py with MPICH" "$limit" env THAW_BIN="$PWD/build-mpich/thaw" "$PYTHON" "tests/mpi/test_$name.py"
+        done
+    fi
+else
+    echo "skip   build with MPICH: no mpich"
 fi
 if [ "$tier" = long ]; then
     part "bare system" 3600 bash tests/cli/bare_system.sh

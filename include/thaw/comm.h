@@ -34,6 +34,24 @@ thaw_status thaw_comm_first(thaw_comm **out, thaw_comm *comm, int ranks);
  * For failures that other ranks cannot learn of at a collective point. Not collective; does not return. */
 _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *message);
 
+/* From here to thaw_comm_finalize a thread of each rank watches the others, also while main threads are blocked: a rank that
+ * gives no sign of life for `seconds` ends all with THAW_HUNG and one line on standard error that names it and its host. A
+ * rank that is slow but alive is waited for, with a warning. `seconds` 0, a second call, or one rank: nothing. Collective.
+ * Errors: THAW_RESOURCE. */
+thaw_status thaw_comm_watch(thaw_comm *comm, double seconds);
+/* Long work that goes on: nobody takes this rank for hung. Any thread; not collective. */
+void thaw_comm_alive(thaw_comm *comm);
+#define THAW_WATCH_SECONDS 120.0 /* where no job says otherwise */
+
+/* What the network between hosts does, measured in a tenth of a second: every host sends to the next and receives from the one
+ * before at the same time. Zeros on ranks that do not measure (all but the first of each host) and with one host. */
+typedef struct thaw_link {
+    double latency;   /* seconds for 8 bytes, the median of some */
+    double bandwidth; /* bytes per second that came in */
+} thaw_link;
+/* Collective. Errors: THAW_RESOURCE. */
+thaw_status thaw_comm_probe(thaw_comm *comm, thaw_link *mine);
+
 int thaw_comm_rank(const thaw_comm *comm);
 int thaw_comm_size(const thaw_comm *comm);        /* P */
 int thaw_comm_local_rank(const thaw_comm *comm);  /* among the ranks of this host */
@@ -101,7 +119,12 @@ void thaw_common_seal(thaw_common *common);
  * The sum of an element is taken in one tree over rank order, whatever its bucket, the messages' timing, and where polls fall:
  * with P = 2^s + r, r < 2^s, ranks 2i and 2i+1 are added for i < r; the 2^s sums that are then in a row are added in
  * neighbouring pairs, these pairs' sums again, and so on. For P = 4 (a0+a1)+(a2+a3), for P = 6 ((a0+a1)+(a2+a3))+(a4+a5),
- * for P = 5 ((a0+a1)+a2)+(a3+a4). Ranks that are aligned runs of 2^k leaves of a larger such tree give its sum. */
+ * for P = 5 ((a0+a1)+a2)+(a3+a4). Ranks that are aligned runs of 2^k leaves of a larger such tree give its sum.
+ *
+ * With THAW_EXCHANGE_HALF and more than one rank, what a rank sends is rounded to halves, scaled by a power of two for each piece
+ * that travels, so that no size of gradients overflows; sums are taken in floats in the same tree, and the final sum is what its
+ * rounded form stands for on every rank. What rounding lost stays with who rounded and is added to the same element's gradient of
+ * the next step (error feedback), so over the steps the sums miss no more than the last step's rounding. */
 typedef struct thaw_bucket {
     size_t offset;  /* floats from the start of the block */
     size_t count;   /* floats */
@@ -112,7 +135,9 @@ typedef enum thaw_exchange_kind {
     THAW_EXCHANGE_AUTO,    /* inside of a host in common memory, where the block lies in such and hosts have equal aligned runs of
                               2^k ranks (or there is one host), between hosts as overlap; else overlap */
     THAW_EXCHANGE_OVERLAP, /* own messages, which move on at every poll between begin and finish */
-    THAW_EXCHANGE_MPI      /* MPI_Allreduce of each bucket inside of finish, for comparison: sums in an order of MPI's choice */
+    THAW_EXCHANGE_MPI,     /* MPI_Allreduce of each bucket inside of finish, for comparison: sums in an order of MPI's choice */
+    THAW_EXCHANGE_HALF     /* overlap, messages of IEEE halves, inside of hosts too: half the bytes, other bits for other numbers
+                              of ranks */
 } thaw_exchange_kind;
 
 typedef struct thaw_exchange thaw_exchange;
@@ -130,17 +155,19 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket);
 void thaw_exchange_poll(thaw_exchange *exchange);
 /* Waits until every begun bucket holds the sum over ranks. Collective. */
 thaw_status thaw_exchange_finish(thaw_exchange *exchange);
-/* Bytes of payload handed to the exchange by this rank since creation: 4 per payload float of every begun bucket (counted
- * with one rank too, so that the figure is a property of the plan). */
+/* With THAW_EXCHANGE_HALF: what rounding has lost so far is not added to the next step. Between a finish and a begin. */
+void thaw_exchange_forget(thaw_exchange *exchange);
+/* Bytes of payload handed to the exchange by this rank since creation: 4 (halves: 2) per payload float of every begun bucket
+ * (counted with one rank too, so that the figure is a property of the plan). */
 uint64_t thaw_exchange_bytes(const thaw_exchange *exchange);
-/* Bytes, pads included, whose sums were complete when thaw_exchange_finish was entered, since creation. Depends on timing;
- * 0 with one rank and with THAW_EXCHANGE_MPI. */
+/* Of these bytes, with pads, those whose sums were complete on this rank when thaw_exchange_finish was entered, since creation:
+ * not merely sent or received. Depends on timing; 0 with one rank and with THAW_EXCHANGE_MPI. */
 uint64_t thaw_exchange_hidden(const thaw_exchange *exchange);
 /* Ranks of a host that sum in common memory; 1: all ranks send messages. */
 int thaw_exchange_sharers(const thaw_exchange *exchange);
 bool thaw_exchange_overlaps(const thaw_exchange *exchange); /* work between begin and finish hides the exchange */
 /* Bytes that an exchange of these buckets on P ranks holds beside the block, lists apart. */
-size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks);
+size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks, thaw_exchange_kind kind);
 /* The same with THAW_EXCHANGE_AUTO and a block of thaw_comm_alloc_common, `sharers` ranks on each host. */
 size_t thaw_exchange_memory_common(const thaw_bucket *buckets, int n_buckets, int ranks, int sharers);
 

@@ -39,6 +39,9 @@ typedef struct thaw_dataset {
     int64_t x_shape[3];  /* of one sample, H W C or (features) */
     int64_t y_width;     /* values a sample: 1 or outputs */
     int64_t *rows;       /* n row numbers in the file (ascending before a split) */
+    /* On this host alone, no part of thaw_dataset_pack; NULL: no copies. */
+    char *staged;                /* folder of copies of the images */
+    char *x_staged, *y_staged;   /* copies of the files of arrays */
 } thaw_dataset;
 
 /* Walks class folders as Keras' image_dataset_from_directory (classes sorted by code point, files recursively, sorted).
@@ -67,6 +70,22 @@ thaw_status thaw_dataset_verify(const thaw_dataset *dataset, int threads, int64_
 /* Reads samples first..end-1 of arrays and hashes their values: content[0..end-first). Errors: THAW_DATA, THAW_NO_INPUT,
  * THAW_RESOURCE. */
 thaw_status thaw_dataset_hash_rows(const thaw_dataset *dataset, int64_t first, int64_t end, uint64_t *content);
+/* What copying samples did, and somebody who is told now and then, from any thread, that it goes on. */
+typedef struct thaw_staging {
+    int64_t files, bytes; /* copied; the others were there */
+    void (*alive)(void *payload);
+    void *payload;
+} thaw_staging;
+/* The folder of this user's copies in a folder for temporary files. thaw_free. */
+char *thaw_stage_folder(const char *parent);
+/* Copies images first, first + stride, ... to a folder on a disk of this host, those whose bytes are not there yet; from then on
+ * loaders of this dataset read all images there, and the original where a copy is missing or damaged. dataset->content must be
+ * known. A failure removes what was copied. Errors: THAW_IO (full), THAW_CANT_CREATE, THAW_NO_INPUT, THAW_DATA (changed),
+ * THAW_RESOURCE. */
+thaw_status thaw_dataset_stage_images(thaw_dataset *dataset, const char *folder, int threads, int64_t first, int64_t stride,
+                                      thaw_staging *done);
+/* The same for the files of arrays. `copy` false: uses the copies that are there. */
+thaw_status thaw_dataset_stage_arrays(thaw_dataset *dataset, const char *folder, bool copy, thaw_staging *done);
 /* Bytes that reading the samples holds besides batches: chunks of an array that are kept inflated, pixels of the largest of
  * the first images on `threads` threads. 0 where that cannot be known. */
 size_t thaw_dataset_reading_bytes(const thaw_dataset *dataset, int threads);

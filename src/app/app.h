@@ -33,6 +33,16 @@ thaw_status thaw_app_threads(thaw_app *app, int wanted, bool say);
 /* From now on SIGTERM, SIGUSR1 and SIGUSR2 set *app->stop, and a closed pipe is an error of writing, not the end. */
 void thaw_app_catch_stop(thaw_app *app);
 
+/* startup.c */
+/* Another version of thaw on a rank is THAW_MISMATCH. Collective. */
+thaw_status thaw_app_same_program(thaw_app *app);
+/* Ranks that compute with other instruction sets, algorithms or BLAS libraries are THAW_MISMATCH, said in words. After
+ * thaw_app_threads. Collective. */
+thaw_status thaw_app_same_kernels(thaw_app *app);
+/* Warns of what will make a run slow or break it: other builds or MPI libraries on a rank, little /dev/shm, a slow or uneven
+ * network, and says when one of `paths` (NULL: skipped) lies on a network file system. With one rank nothing. Collective. */
+thaw_status thaw_app_look_around(thaw_app *app, const char *const *paths, int n);
+
 /* inputs.c */
 /* Reads and checks a job file: rank 0 reads, all parse. Takes the --set options of `given`. Collective. */
 thaw_status thaw_app_job(thaw_job **out, thaw_app *app, const thaw_arguments *given);

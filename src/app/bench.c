@@ -6,6 +6,7 @@
 
 #include "base/clock.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "base/random.h"
 #include "graph/engine.h"
 #include "graph/tape.h"
@@ -35,6 +36,12 @@ static void hook_poll(void *payload) {
     r->last = now;
     if (r->exchange)
         thaw_exchange_poll(r->exchange);
+}
+
+/* Inside of operations. */
+static void progress(void *payload) {
+    recorder *r = payload;
+    thaw_exchange_poll(r->exchange);
 }
 
 /* The phase of `room` operations begins; the one before has ended. */
@@ -365,6 +372,8 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
     THAW_GOTO(thaw_comm_agree(comm, status));
     THAW_GOTO(thaw_exchange_create(&s.exchange, comm, s.gradients, plan->buckets, plan->n_buckets,
                                    bench->exchange));
+    if (thaw_comm_size(comm) > 1)
+        thaw_progress_set(progress, &s.record);
     s.record.exchange = s.exchange;
     for (int64_t run = -1; run < bench->repeat; run++) /* the first touches all memory and is not counted */
         THAW_GOTO(thaw_comm_agree(comm, one_step(&s, run < 0 ? 0 : run)));
@@ -372,6 +381,7 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
     THAW_GOTO(thaw_comm_max(comm, s.seconds, (size_t)bench->repeat));
     settle_steps(&s);
 out:
+    thaw_progress_set(NULL, NULL);
     thaw_exchange_free(s.exchange);
     thaw_engine_free(s.engine);
     thaw_optimizer_free(s.optimizer);

@@ -47,7 +47,9 @@ static thaw_window crop(const thaw_window *s) {
 static shape shape_of(const thaw_op *op) {
     shape found = {.dense = op->kind == THAW_OP_DENSE};
     if (!found.dense) {
-        found.s = crop(&op->window);
+        thaw_window whole = op->window;
+        whole.pool = 0; /* the maxima of what is compared */
+        found.s = crop(&whole);
     } else {
         found.s = (thaw_window){.h = 1, .w = 1, .kh = 1, .kw = 1, .sh = 1, .sw = 1, .dh = 1, .dw = 1, .ow = 1};
         found.s.oh = DENSE_ROWS;

@@ -29,7 +29,9 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
     thaw_evaluation found = {0};
     THAW_TRY(thaw_app_convolution(given));
     THAW_TRY(thaw_arguments_int(&batch, given, "batch", 1, 1 << 20));
+    THAW_TRY(thaw_comm_watch(app->comm, THAW_WATCH_SECONDS));
     THAW_TRY(thaw_app_threads(app, 0, true));
+    THAW_TRY(thaw_app_same_kernels(app));
     THAW_TRY(thaw_app_model(&model, app, given, given->positional[0]));
     thaw_status status = thaw_evaluate(&found, app->comm, model, given->positional[1],
                                        thaw_arguments_value(given, "preprocess", NULL), batch);

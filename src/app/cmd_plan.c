@@ -173,7 +173,8 @@ static thaw_status forecast_all(cost *c) {
         at->forecast = thaw_calloc((size_t)c->n_ranks, sizeof *at->forecast);
         if (!at->forecast)
             return thaw_fail(THAW_RESOURCE, "not enough memory for %d rank counts", c->n_ranks);
-        at->pace = (thaw_pace){probe->prefix, probe->forward, probe->backward, probe->update, add};
+        at->pace = (thaw_pace){probe->prefix, probe->forward, probe->backward, probe->update, add,
+                                c->job->exchange_half};
         at->alone = thaw_forecast_step(at->plan, &at->pace, (double)c->job->batch_size, 1, &c->network).seconds;
         for (int i = 0; i < c->n_ranks; i++)
             at->forecast[i] = thaw_forecast_step(at->plan, &at->pace, (double)images_of(c, c->ranks[i]), c->ranks[i],
@@ -192,8 +193,8 @@ static const char *boundary_name(const thaw_plan *plan, int i) {
 
 /* Payload that one rank sends a step when P ranks sum the gradients around a ring: 2 (P-1)/P of the block (Patarasuk and
  * Yuan 2009). */
-static double ring_bytes(const thaw_plan *plan, int64_t ranks) {
-    return 2.0 * (double)(ranks - 1) / (double)ranks * (double)plan->gradient_bytes;
+static double ring_bytes(const cost *c, const thaw_plan *plan, int64_t ranks) {
+    return 2.0 * (double)(ranks - 1) / (double)ranks * (double)thaw_job_wire_bytes(c->job, plan->gradient_bytes);
 }
 
 static cJSON *memory_json(const thaw_plan_memory *m, const thaw_stage_memory *s) {
@@ -216,7 +217,7 @@ static cJSON *forecast_json(const cost *c, const stage_cost *at, int i) {
     cJSON_AddNumberToObject(one, "seconds_per_step", f->seconds);
     cJSON_AddNumberToObject(one, "images_per_second", (double)c->job->batch_size / f->seconds);
     cJSON_AddNumberToObject(one, "efficiency", efficiency(c, at, i));
-    thaw_json_int(one, "exchanged_bytes", at->plan->gradient_bytes);
+    thaw_json_int(one, "exchanged_bytes", thaw_job_wire_bytes(c->job, at->plan->gradient_bytes));
     cJSON_AddNumberToObject(one, "sent_bytes", f->sent);
     cJSON_AddNumberToObject(one, "exchange_seconds", f->exchange);
     cJSON_AddNumberToObject(one, "wait_seconds", f->wait);
@@ -312,7 +313,7 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
         thaw_json_int(one, "ranks", c->ranks[i]);
         thaw_json_int(one, "images_per_rank", at->by_ranks[i].largest);
         thaw_json_int(one, "memory_bytes_per_rank", (int64_t)at->by_ranks[i].memory.total);
-        cJSON_AddNumberToObject(one, "ring_bytes_per_step", ring_bytes(plan, c->ranks[i]));
+        cJSON_AddNumberToObject(one, "ring_bytes_per_step", ring_bytes(c, plan, c->ranks[i]));
         put_times(one, at, &at->by_ranks[i]);
         if (at->forecast)
             cJSON_AddItemToObject(one, "predicted", forecast_json(c, at, i));
@@ -388,7 +389,7 @@ static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
         const rank_cost *r = &at->by_ranks[i];
         thaw_words step, first, later;
         thaw_buffer_printf(text, "  %8lld %14lld %16s %24s %12s %14s %14s\n", (long long)c->ranks[i], (long long)r->largest,
-                           thaw_megabytes(&a, (double)r->memory.total), thaw_megabytes(&b, ring_bytes(plan, c->ranks[i])),
+                           thaw_megabytes(&a, (double)r->memory.total), thaw_megabytes(&b, ring_bytes(c, plan, c->ranks[i])),
                            seconds_words(&step, r->step), seconds_words(&first, r->first), seconds_words(&later, r->epoch));
     }
     if (at->forecast)

@@ -10,7 +10,9 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
         return thaw_fail(THAW_USAGE, "predict: --output is missing: name a .csv, .jsonl or .h5 file for the results");
     THAW_TRY(thaw_app_convolution(given));
     THAW_TRY(thaw_arguments_int(&batch, given, "batch", 1, 1 << 20));
+    THAW_TRY(thaw_comm_watch(app->comm, THAW_WATCH_SECONDS));
     THAW_TRY(thaw_app_threads(app, 0, true));
+    THAW_TRY(thaw_app_same_kernels(app));
     THAW_TRY(thaw_app_model(&model, app, given, given->positional[0]));
     thaw_status status = thaw_predict(app->comm, model, given->positional + 1, given->n_positional - 1, output,
                                       thaw_arguments_value(given, "preprocess", NULL), thaw_arguments_has(given, "logits"),

@@ -31,7 +31,14 @@ static thaw_status run(thaw_app *app, const thaw_arguments *given) {
         .result = print_result,
         .payload = app,
     };
-    thaw_status status = thaw_app_threads(app, 0, true);
+    thaw_status status = thaw_comm_watch(app->comm, job->watchdog_seconds);
+    if (status == THAW_OK)
+        status = thaw_app_threads(app, 0, true);
+    if (status == THAW_OK)
+        status = thaw_app_same_kernels(app);
+    const char *const paths[] = {job->train, job->train_x, job->validation, job->validation_x};
+    if (status == THAW_OK)
+        status = thaw_app_look_around(app, paths, sizeof paths / sizeof *paths);
     if (status == THAW_OK)
         status = thaw_train(app->comm, job, &options);
     thaw_job_free(job);

@@ -61,6 +61,7 @@ static thaw_status dispatch(thaw_app *app, int argc, char **argv) {
     uint64_t hash = 0;
     for (int i = 1; i < argc; i++)
         hash = thaw_hash_text(argv[i], hash + 1);
+    THAW_TRY(thaw_app_same_program(app));
     THAW_TRY(thaw_comm_same(app->comm, "the command line", hash, THAW_USAGE));
     if (argc < 2)
         return thaw_fail(THAW_USAGE, "no command is given; `thaw help` lists the commands");

@@ -50,7 +50,7 @@ typedef struct scheme {
     double rounds, sent, added;
 } scheme;
 
-static scheme scheme_of(size_t floats, int64_t ranks) {
+static scheme scheme_of(size_t floats, int64_t ranks, bool half) {
     if (ranks == 1)
         return (scheme){0.0, 0.0, 0.0};
     int levels = 0;
@@ -58,7 +58,7 @@ static scheme scheme_of(size_t floats, int64_t ranks) {
         levels++;
     const double p = (double)ranks, inner = (double)((int64_t)1 << levels), log2 = (double)levels;
     scheme s;
-    if (floats <= SMALL || ranks == 2)
+    if (!half && (floats <= SMALL || ranks == 2))
         s = (scheme){log2, log2, log2};
     else if (ranks <= OWNERS_MOST)
         return (scheme){2.0, 2.0 * (p - 1.0) / p, (p - 1.0) / p};
@@ -87,7 +87,7 @@ thaw_forecast thaw_forecast_step(const thaw_plan *plan, const thaw_pace *pace, d
     double flop = 0.0, done = 0.0, wire = 0.0, added = 0.0, payload = 0.0, early = 0.0;
     thaw_forecast f = {0};
     for (int b = 0; b < plan->n_buckets; b++)
-        added += scheme_of(plan->buckets[b].count, ranks).added * (double)(plan->buckets[b].count * sizeof(float));
+        added += scheme_of(plan->buckets[b].count, ranks, pace->half).added * (double)(plan->buckets[b].count * sizeof(float));
     const double work = backward + prefix + added * pace->add; /* until the exchange is waited for */
     for (int i = 0; i < tape->n_ops; i++)
         flop += tape->ops[i].wants_dw || tape->ops[i].wants_dx ? backward_flop(&tape->ops[i]) : 0.0;
@@ -98,8 +98,8 @@ thaw_forecast thaw_forecast_step(const thaw_plan *plan, const thaw_pace *pace, d
         done += backward_flop(op);
         const double ready = backward * done / flop;
         for (int b = op->ready_first; b < op->ready_first + op->ready_count; b++) {
-            const scheme s = scheme_of(plan->buckets[b].count, ranks);
-            const double bytes = (double)(plan->buckets[b].count * sizeof(float));
+            const scheme s = scheme_of(plan->buckets[b].count, ranks, pace->half);
+            const double bytes = (double)(plan->buckets[b].count * (pace->half ? sizeof(uint16_t) : sizeof(float)));
             const double seconds = s.rounds * network->latency + s.sent * bytes / network->bandwidth;
             const double begin = wire > ready ? wire : ready;
             wire = begin + seconds;

@@ -19,6 +19,7 @@ typedef struct thaw_pace {
     double prefix, forward, backward; /* for an image; forward with the loss */
     double update;                    /* of a step */
     double add;                       /* of a byte of gradients onto another: summing what came from another rank */
+    bool half;                        /* gradients travel as halves; seconds of coding them are not counted */
 } thaw_pace;
 
 /* pace->add of this machine. */

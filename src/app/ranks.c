@@ -7,6 +7,7 @@
 
 #include "app.h"
 #include "base/hash.h"
+#include "base/limits.h"
 #include "base/log.h"
 #include "base/memory.h"
 #include "base/threads.h"
@@ -24,6 +25,7 @@ typedef struct place {
     uint64_t host;
     int threads, cores; /* of the rank, in its mask */
     int host_cores;     /* that ranks of the host may use together */
+    double quota;       /* cores' worth of time that the host's control groups allow; 0: no limit */
     int launcher_cores; /* that the launcher itself may use; 0: unknown */
 } place;
 
@@ -90,6 +92,18 @@ static void warn_of_binding(const place *places, int ranks, bool chosen) {
                       "slot:PE=%d", r, p->threads, p->cores, p->cores == 1 ? "" : "s", p->threads);
             return;
         }
+        if (p->quota > 0.0 && threads > p->quota + 0.5) {
+            thaw_warn("%d threads of %d rank%s share the time of %.3g cores, which is what the control group of a host allows: "
+                      "raise its limit (containers: --cpus), or use fewer threads", threads, neighbours,
+                      neighbours == 1 ? "" : "s", p->quota);
+            return;
+        }
+        if (threads > p->host_cores && p->launcher_cores > p->host_cores) {
+            thaw_warn("%d threads of %d rank%s were bound to %d core%s of a host that has %d: start with mpirun --bind-to none, "
+                      "or --map-by slot:PE=%d", threads, neighbours, neighbours == 1 ? "" : "s", p->host_cores,
+                      p->host_cores == 1 ? "" : "s", p->launcher_cores, spread > 0 ? spread : 1);
+            return;
+        }
         if (threads > p->host_cores) {
             const char *advice = !chosen           ? "use fewer ranks a host"
                                  : neighbours == 1 ? "use a lower OMP_NUM_THREADS"
@@ -133,7 +147,7 @@ thaw_status thaw_app_threads(thaw_app *app, int wanted, bool say) {
                                                              ranks);
     THAW_GOTO(thaw_comm_agree(app->comm, status));
     mine->host = thaw_hash_text(thaw_comm_host(app->comm), 0);
-    place here = {.host = mine->host, .launcher_cores = cores_of_launcher(ranks)};
+    place here = {.host = mine->host, .launcher_cores = cores_of_launcher(ranks), .quota = thaw_cores_allowed("")};
     here.cores = thaw_threads_mask(mine->mask, MASK_WORDS);
     THAW_GOTO(thaw_comm_allgather(app->comm, mine, sizeof *mine, seats));
     const int fair = fair_share(seats, ranks, rank, &here.host_cores);

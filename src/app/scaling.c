@@ -138,7 +138,8 @@ static thaw_status check_all(thaw_scaling *s) {
 static thaw_pace pace_of(const thaw_scaling_point *one, double add) {
     const thaw_step_phases *p = &one->phases;
     const double images = (double)one->images;
-    return (thaw_pace){p->prefix / images, (p->forward + p->loss) / images, p->backward / images, p->update, add};
+    return (thaw_pace){p->prefix / images, (p->forward + p->loss) / images, p->backward / images, p->update, add,
+                       false};
 }
 
 /* One point on the ranks of its world. */

@@ -41,6 +41,8 @@ typedef struct thaw_file thaw_file;
 /* Opens or creates (readable by this user alone) and sets the size; new bytes are zero, and the disk has room for them
  * where the file system can say so. Refuses links and files of other users. THAW_CANT_CREATE / THAW_IO (full). */
 thaw_status thaw_file_open(thaw_file **out, const char *path, uint64_t size);
+/* Opens a regular file to be read alone. THAW_NO_INPUT, THAW_DATA (not a regular file). */
+thaw_status thaw_file_view(thaw_file **out, const char *path);
 /* The same in memory, without a name in any folder: it is gone with the last process that holds it, however that ends. */
 thaw_status thaw_file_memory(thaw_file **out, const char *name, uint64_t size);
 /* What another process of this host and user needs to hold the same file, and how it does. */

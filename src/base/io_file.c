@@ -78,6 +78,22 @@ thaw_status thaw_file_open(thaw_file **out, const char *path, uint64_t size) {
     return status;
 }
 
+thaw_status thaw_file_view(thaw_file **out, const char *path) {
+    int descriptor, result;
+    struct stat info;
+    *out = NULL;
+    THAW_RETRY(descriptor, open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC | O_NOCTTY));
+    if (descriptor < 0)
+        return thaw_fail(THAW_NO_INPUT, "%s cannot be opened: %s", path, strerror(errno));
+    THAW_TRY(take(out, descriptor, path));
+    THAW_RETRY(result, fstat(descriptor, &info));
+    if (result == 0 && S_ISREG(info.st_mode))
+        return THAW_OK;
+    thaw_file_close(*out);
+    *out = NULL;
+    return thaw_fail(THAW_DATA, "%s is not a regular file", path);
+}
+
 thaw_status thaw_file_memory(thaw_file **out, const char *name, uint64_t size) {
     int descriptor, result = 0;
     THAW_RETRY(descriptor, memfd_create(name, MFD_CLOEXEC));

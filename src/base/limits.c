@@ -35,8 +35,12 @@ static void take_least(thaw_memory_left *left, uint64_t bytes, const char *what)
         *left = (thaw_memory_left){bytes, what};
 }
 
-/* One control group: its limit less its use, where pages of files count as free. */
-static void see_group(thaw_memory_left *left, const char *root, const char *folder, bool second) {
+/* Looks at one control group. `second`: of version 2. */
+typedef void (*group_viewer)(void *found, const char *root, const char *folder, bool second);
+
+/* Its limit less its use, where pages of files count as free. */
+static void see_memory(void *found, const char *root, const char *folder, bool second) {
+    thaw_memory_left *left = found;
     char *limit = text_of(root, folder, second ? "memory.max" : "memory.limit_in_bytes");
     char *used = text_of(root, folder, second ? "memory.current" : "memory.usage_in_bytes");
     char *parts = text_of(root, folder, "memory.stat");
@@ -55,11 +59,11 @@ static void see_group(thaw_memory_left *left, const char *root, const char *fold
 
 /* The group of a line of /proc/self/cgroup and all above it. In a container the path may be one of outside: then its
  * folders are missing, and the topmost one is ours. */
-static void see_groups(thaw_memory_left *left, const char *root, const char *base, char *path, bool second) {
+static void see_groups(group_viewer see, void *found, const char *root, const char *base, char *path, bool second) {
     for (;;) {
         char *folder = thaw_format("%s%s", base, strcmp(path, "/") == 0 ? "" : path);
         if (folder)
-            see_group(left, root, folder, second);
+            see(found, root, folder, second);
         thaw_free(folder);
         char *slash = strrchr(path, '/');
         if (!slash || (slash == path && path[1] == '\0'))
@@ -68,22 +72,35 @@ static void see_groups(thaw_memory_left *left, const char *root, const char *bas
     }
 }
 
-static void see_cgroups(thaw_memory_left *left, const char *root) {
+/* "cpu,cpuacct" names cpu. */
+static bool names_controller(const char *list, const char *controller) {
+    const size_t length = strlen(controller);
+    for (const char *at = list; at; at = strchr(at, ',')) {
+        at += *at == ',';
+        if (strncmp(at, controller, length) == 0 && (at[length] == ',' || at[length] == '\0'))
+            return true;
+    }
+    return false;
+}
+
+static void see_cgroups(group_viewer see, void *found, const char *root, const char *controller) {
+    char *base = thaw_format("/sys/fs/cgroup/%s", controller);
     char *text = text_of(root, "/proc/self", "cgroup");
-    for (char *line = text; line && *line;) { /* "0::/user.slice", "5:memory:/slurm/job" */
+    for (char *line = base ? text : NULL; line && *line;) { /* "0::/user.slice", "5:memory:/slurm/job" */
         char *end = line + strcspn(line, "\n"), *next = *end ? end + 1 : end;
         *end = '\0';
         char *first = strchr(line, ':'), *second = first ? strchr(first + 1, ':') : NULL;
         if (second && second[1] == '/') {
             *second = '\0';
             if (first[1] == '\0')
-                see_groups(left, root, "/sys/fs/cgroup", second + 1, true);
-            else if (strstr(first + 1, "memory"))
-                see_groups(left, root, "/sys/fs/cgroup/memory", second + 1, false);
+                see_groups(see, found, root, "/sys/fs/cgroup", second + 1, true);
+            else if (names_controller(first + 1, controller))
+                see_groups(see, found, root, base, second + 1, false);
         }
         line = next;
     }
     thaw_free(text);
+    thaw_free(base);
 }
 
 /* Megabytes in a variable of SLURM; 0 if it has none (0 there means the whole node). */
@@ -110,11 +127,32 @@ thaw_memory_left thaw_memory_left_of(const char *root, int ranks) {
     thaw_free(machine);
     if (available)
         take_least(&left, available, "memory of the host");
-    see_cgroups(&left, root);
+    see_cgroups(see_memory, &left, root, "memory");
     see_slurm(&left, root, ranks);
     if (!left.what)
         left.what = "memory of the host";
     return left;
+}
+
+/* Processor time that a group may take, in cores: "150000 100000" in cpu.max are one and a half. */
+static void see_quota(void *found, const char *root, const char *folder, bool second) {
+    double *least = found;
+    char *quota = text_of(root, folder, second ? "cpu.max" : "cpu.cfs_quota_us");
+    char *period = second ? NULL : text_of(root, folder, "cpu.cfs_period_us");
+    if (quota && *quota >= '0' && *quota <= '9') { /* "max", "-1": none */
+        char *rest;
+        const double time = strtod(quota, &rest), of = strtod(period ? period : rest, NULL);
+        if (time > 0.0 && of > 0.0 && (*least <= 0.0 || time / of < *least))
+            *least = time / of;
+    }
+    thaw_free(quota);
+    thaw_free(period);
+}
+
+double thaw_cores_allowed(const char *root) {
+    double least = 0.0;
+    see_cgroups(see_quota, &least, root, "cpu");
+    return least;
 }
 
 thaw_resident thaw_resident_bytes(const char *root) {

@@ -12,6 +12,9 @@ typedef struct thaw_memory_left {
  * what SLURM gave. */
 thaw_memory_left thaw_memory_left_of(const char *root, int ranks);
 
+/* Processor time that control groups give this process and those around it, in cores; 0: as much as there is. */
+double thaw_cores_allowed(const char *root);
+
 /* Memory of this process that is in the machine's memory (libraries included); zeros where the system does not say. */
 typedef struct thaw_resident {
     uint64_t now, peak; /* bytes; peak: since the start of the process */

@@ -29,6 +29,8 @@ int thaw_threads_mask(uint64_t *words, int n_words) {
 
 int thaw_threads(void) { return atomic_load_explicit(&threads, memory_order_relaxed); }
 
+int thaw_threads_busy(void) { return omp_in_parallel(); }
+
 void thaw_threads_set(int n) {
     if (n < 1)
         n = 1;

@@ -55,6 +55,9 @@ void thaw_dataset_free(thaw_dataset *dataset) {
     thaw_free(dataset->y_file);
     thaw_free(dataset->y_dataset);
     thaw_free(dataset->rows);
+    thaw_free(dataset->staged);
+    thaw_free(dataset->x_staged);
+    thaw_free(dataset->y_staged);
     thaw_free(dataset);
 }
 

@@ -7,12 +7,16 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
+#include "base/clock.h"
 #include "base/io.h"
 #include "base/memory.h"
+#include "base/progress.h"
 #include "base/random.h"
 #include "data/arrays.h"
 #include "data/image.h"
+#include "data/staging.h"
 
 enum { MESSAGE_BYTES = 1024, STAGED_BYTES = 1 << 20 };
 
@@ -99,6 +103,18 @@ static void finish_sample(const thaw_loader *l, float *x, int64_t sample, int64_
     thaw_preprocess_apply(x, l->row / channels, channels, o->preprocess);
 }
 
+/* The copy of an image on this host, or itself. */
+static thaw_status load_pixels(worker *w, const thaw_dataset *d, int64_t sample, const char *path, uint64_t *content) {
+    void *bytes = NULL;
+    size_t size = 0;
+    if (!thaw_staged_read(&bytes, &size, d, sample))
+        return thaw_pixels_load(&w->pixels, path, content);
+    *content = d->content[sample];
+    const thaw_status status = thaw_pixels_decode(&w->pixels, bytes, size, path);
+    thaw_free(bytes);
+    return status;
+}
+
 static thaw_status load_image(worker *w, float *x, float *y, int64_t sample, int64_t epoch) {
     const thaw_loader *l = w->loader;
     const thaw_dataset *d = l->dataset;
@@ -111,10 +127,10 @@ static thaw_status load_image(worker *w, float *x, float *y, int64_t sample, int
     uint64_t content = 0;
     w->pixels.least_height = l->options.scaled ? l->options.shape[0] : 0;
     w->pixels.least_width = l->options.scaled ? l->options.shape[1] : 0;
-    thaw_status status = thaw_pixels_load(&w->pixels, path, &content);
-    /* What is computed once and kept must be of the bytes that it is kept for. */
-    if (status == THAW_OK && l->options.by_variant && d->content && d->content[sample] != content)
-        status = thaw_fail(THAW_DATA, "%s changed since this run began; start it again", path);
+    thaw_status status = load_pixels(w, d, sample, path, &content);
+    /* Bytes that all ranks agreed on: files may change, and a folder may be another one on another host. */
+    if (status == THAW_OK && d->content && d->content[sample] != content)
+        status = thaw_fail(THAW_DATA, "%s changed since this run began, or is another file on this host; start it again", path);
     thaw_free(path);
     THAW_TRY(status);
     thaw_resize(x, l->options.shape[0], l->options.shape[1], &w->pixels, w->taps);
@@ -250,13 +266,20 @@ static thaw_status check(const thaw_dataset *d, const thaw_loader_options *o) {
     return THAW_OK;
 }
 
+/* The copy on this host, or the original where that is gone. */
+static thaw_status open_array(thaw_array *out, const char *staged, const char *file, const char *dataset) {
+    if (staged && thaw_io_exists(staged) && thaw_array_open(out, staged, dataset) == THAW_OK)
+        return THAW_OK;
+    return thaw_array_open(out, file, dataset);
+}
+
 /* Opens the datasets and checks that they are still what the index says. */
 static thaw_status open_arrays(thaw_loader *l) {
     const thaw_dataset *d = l->dataset;
     THAW_TRY(thaw_arrays_check_threads());
-    THAW_TRY(thaw_array_open(&l->x_array, d->x_file, d->x_dataset));
+    THAW_TRY(open_array(&l->x_array, d->x_staged, d->x_file, d->x_dataset));
     if (d->y_file)
-        THAW_TRY(thaw_array_open(&l->y_array, d->y_file, d->y_dataset));
+        THAW_TRY(open_array(&l->y_array, d->y_staged, d->y_file, d->y_dataset));
     if (l->x_array.rank != d->x_rank || l->x_array.width != l->row || (d->y_file && l->y_array.width != d->y_width))
         return thaw_fail(THAW_DATA, "%s changed its shape since it was opened first", l->x_array.name);
     return THAW_OK;
@@ -416,6 +439,22 @@ thaw_status thaw_loader_begin(thaw_loader *l, const int64_t *samples, const int6
     return copied ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for the order of %lld batches", (long long)n_batches);
 }
 
+/* Waits until something is done; if there is other business to progress, a millisecond at most. The caller holds the lock. */
+static void wait_done(thaw_loader *l) {
+    if (!thaw_progress_call) {
+        pthread_cond_wait(&l->done, &l->lock);
+        return;
+    }
+    const double until = thaw_clock_unix() + 1e-3;
+    const time_t whole = (time_t)until;
+    const struct timespec end = {whole, (long)((until - (double)whole) * 1e9)};
+    if (pthread_cond_timedwait(&l->done, &l->lock, &end) == 0)
+        return;
+    pthread_mutex_unlock(&l->lock);
+    thaw_progress();
+    pthread_mutex_lock(&l->lock);
+}
+
 thaw_status thaw_loader_next(thaw_loader *l, thaw_batch *batch) {
     *batch = (thaw_batch){0};
     pthread_mutex_lock(&l->lock);
@@ -429,7 +468,7 @@ thaw_status thaw_loader_next(thaw_loader *l, thaw_batch *batch) {
     slot *s = slot_of(l, b);
     const int64_t n = batch_size(l, b);
     while (n > 0 && (s->batch != b || s->left > 0))
-        pthread_cond_wait(&l->done, &l->lock);
+        wait_done(l);
     const thaw_status status = n > 0 ? s->status : THAW_OK;
     *batch = (thaw_batch){.n = n, .x = s->x, .y = l->y_width ? s->y : NULL, .samples = l->samples + l->starts[b]};
     pthread_mutex_unlock(&l->lock);

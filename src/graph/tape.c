@@ -226,6 +226,21 @@ static int fuse_add(lowering *l, int *node) {
     return value_of(l, other);
 }
 
+/* Takes in the MaxPooling2D of 2x2 behind *node, if that is all that reads it. */
+static bool fuse_pool(lowering *l, int *node) {
+    int next = only_reader(l, *node);
+    if (next < 0 || layer_of(l, next)->kind != THAW_LAYER_MAX_POOLING || thaw_node_root(l->model, next, l->training) != next)
+        return false;
+    const thaw_layer_config *c = &layer_of(l, next)->config;
+    const int64_t *from = l->model->nodes[*node].shape.dim, *to = l->model->nodes[next].shape.dim;
+    for (int i = 0; i < 2; i++)
+        if (c->kernel[i] != 2 || c->strides[i] != 2 || to[i] != from[i] / 2)
+            return false;
+    *node = next;
+    l->done[next] = true;
+    return true;
+}
+
 static void window_of(const lowering *l, int node, const thaw_shape *in, const int64_t pad[4], thaw_window *w) {
     const thaw_layer *layer = layer_of(l, node);
     const thaw_layer_config *c = &layer->config;
@@ -311,6 +326,9 @@ static void lower_conv(lowering *l, int node) {
         if (!l->training && act == THAW_ACTIVATION_LINEAR && thaw_kernels_get()->conv_pack_floats(&window, false) > 0)
             add = fuse_add(l, &last);
         fuse_activation(l, &last, &act);
+        if (!l->training && add < 0 && (act == THAW_ACTIVATION_LINEAR || act == THAW_ACTIVATION_RELU) &&
+            thaw_kernels_get()->conv_pools(&window) && fuse_pool(l, &last))
+            window.pool = 2;
     }
     int in[2] = {value_of(l, source), add};
     int out = late == THAW_ACTIVATION_LINEAR ? output_value(l, last)
@@ -318,7 +336,8 @@ static void lower_conv(lowering *l, int node) {
                                                          thaw_shape_count(&l->model->nodes[node].shape));
     if (l->failed)
         return;
-    const thaw_window whole = window; /* of the packed form, which is the same */
+    thaw_window whole = window; /* of the packed form, which is the same */
+    whole.pool = 0;
     if (l->tape->values[in[0]].stride > 1) {
         window.h = window.oh;
         window.w = window.ow;
@@ -343,7 +362,7 @@ static void lower_conv(lowering *l, int node) {
         return;
     op->window = window;
     op->act = act;
-    op->rows = window.oh * window.ow;
+    op->rows = l->tape->values[out].count / window.cout;
     op->c = window.cout;
     int pack = conv_pack(l, layer_index, norm, &whole, false);
     op->pack = pack;

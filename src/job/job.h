@@ -100,6 +100,8 @@ typedef struct thaw_job {
     bool shuffle;
     bool scaled_decoding;         /* JPEG no larger than needed */
     bool skip_bad_images;         /* on_bad_image: skip */
+    bool stage_data;              /* node-local: copies on a disk of each host */
+    char *stage_folder;           /* stage_dir: expanded; NULL when not given */
     int64_t threads;              /* decoding threads; 0: automatic */
     int64_t prefetch;             /* batches decoded ahead */
     /* training: */
@@ -115,6 +117,8 @@ typedef struct thaw_job {
     bool reproducible;             /* ranks: bits do not depend on their number */
     int64_t slices;                /* of a batch then; 0: chosen by its size */
     int64_t accumulate;            /* parts of a batch that go through the network one after the other, <= batch_size */
+    double watchdog_seconds;       /* without a sign of life of a rank, until the run ends; 0: not watched */
+    bool exchange_half;            /* exchange_precision: fp16 */
     int64_t validation_batch_size; /* 0: as a part of a batch */
     /* stages */
     int n_stages;

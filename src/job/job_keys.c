@@ -64,6 +64,11 @@ const thaw_key thaw_keys[] = {
      "validation: faster for large photographs, other pixels (evaluate and predict decode whole images)."},
     {"data.on_bad_image", THAW_KEY_BOOL, JOB(skip_bad_images), OFF, 0, 0, 0, "error|skip", "error", NULL,
      "What an image that cannot be decoded does: ends the job before it starts, or is left out with a warning."},
+    {"data.stage_data", THAW_KEY_BOOL, JOB(stage_data), OFF, 0, 0, THAW_KEY_UNHASHED, "none|node-local", "none", NULL,
+     "node-local: before the first stage every host copies the training and validation data from a network file system to a disk "
+     "of its own, checked by hash, and reads it there. What is there already is used again; copies are never removed."},
+    {"data.stage_dir", THAW_KEY_PATH, JOB(stage_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL, "$TMPDIR, else /tmp",
+     "Where data.stage_data puts its folder thaw-data-USERID."},
     {"data.threads", THAW_KEY_INT, JOB(threads), OFF, 0, 256, THAW_KEY_UNHASHED, NULL, "0", NULL,
      "Decoding threads of a rank; 0 chooses."},
     {"data.prefetch", THAW_KEY_INT, JOB(prefetch), OFF, 1, 64, THAW_KEY_UNHASHED, NULL, "3", NULL,
@@ -76,6 +81,10 @@ const thaw_key thaw_keys[] = {
     {"training.accumulate", THAW_KEY_INT, JOB(accumulate), OFF, 1, 1048576, 0, NULL, "1", NULL,
      "Parts of a batch whose gradients are added before they are exchanged: a step remains batch_size images, memory is needed "
      "for one part. Batch statistics (batch_norm_statistics: batch) are then those of each part."},
+    {"training.exchange_precision", THAW_KEY_BOOL, JOB(exchange_half), OFF, 0, 0, 0, "fp32|fp16", "fp32", NULL,
+     "fp16 halves what ranks send: gradients travel as IEEE half, each piece scaled by a power of two, and are summed in fp32. "
+     "What rounding loses is added to the next step's gradient (error feedback; each epoch, and a resumed one, starts without). "
+     "Weights stay equal on all ranks, but depend on their number."},
     {"training.reproducible", THAW_KEY_BOOL, JOB(reproducible), OFF, 0, 0, 0, "threads|ranks", "threads", NULL,
      "threads: the same bits with any number of threads. ranks: and with any number of ranks, from loss to weights: sums are "
      "made over fixed slices of the batch, in one tree. Ranks then hold whole slices, so a power of two of them is best."},
@@ -94,6 +103,9 @@ const thaw_key thaw_keys[] = {
      "Value that best.h5 goes by: loss or a metric, with val_ for validation."},
     {"training.monitor_mode", THAW_KEY_CHOICE, JOB(monitor_mode), OFF, 0, 0, 0, "auto|min|max", "auto", NULL,
      "Whether less or more is better; auto takes accuracy as more."},
+    {"training.watchdog_seconds", THAW_KEY_REAL, JOB(watchdog_seconds), OFF, 0, 1e6, THAW_KEY_UNHASHED, NULL, "120", NULL,
+     "A rank that gives no sign of life for so long (stopped, or its host lost) ends the run with status 76; one that is slow "
+     "but alive is waited for, 30 times as long at most. 0: no watchdog. Signs are UDP datagrams to rank 0."},
     {"training.early_stopping", THAW_KEY_DEFAULTS, 0, OFF, 0, 0, 0, "stages[].early_stopping", NULL, "none",
      "early_stopping of every stage that does not say otherwise."},
     {"training.reduce_lr_on_plateau", THAW_KEY_DEFAULTS, 0, OFF, 0, 0, 0, "stages[].reduce_lr_on_plateau", NULL, "none",

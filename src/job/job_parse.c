@@ -386,6 +386,11 @@ static thaw_status check_training(thaw_job_reader *reader) {
         return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(reader->tree->root, "exchange"),
                                   "exchange: mpi sums in an order of MPI's choice, which training.reproducible: ranks rules out; "
                                   "leave one of them out");
+    if (job->exchange_half && (job->reproducible || strcmp(job->exchange, "mpi") == 0))
+        return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(training, "exchange_precision"),
+                                  "training.exchange_precision: fp16 %s; leave one of them out",
+                                  job->reproducible ? "rounds what ranks send, which training.reproducible: ranks rules out"
+                                                    : "needs thaw's own messages, which exchange: mpi does without");
     if (job->accumulate <= job->batch_size)
         return THAW_OK;
     return thaw_yaml_fail_key(reader->tree, thaw_yaml_get(thaw_yaml_get(reader->tree->root, "training"), "accumulate"),
@@ -499,7 +504,7 @@ void thaw_job_free(thaw_job *job) {
                      job->pooling, job->output,       job->train,        job->train_x,
                      job->train_y, job->validation,   job->preprocess,   job->validation_x,
                      job->monitor, job->validation_y, job->monitor_mode, job->output_folder,
-                     job->cache_mode, job->cache_folder, job->exchange};
+                     job->cache_mode, job->cache_folder, job->exchange, job->stage_folder};
     for (size_t j = 0; j < sizeof(texts) / sizeof(*texts); j++)
         thaw_free(texts[j]);
     thaw_free(job);

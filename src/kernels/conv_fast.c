@@ -77,6 +77,7 @@ static void conv_forward(const thaw_window *s, int64_t n, const float *x, const 
     int64_t places = s->oh * s->ow;
 #pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
     for (int64_t item = 0; item < n * c.tiles; item++) {
+        thaw_progress();
         int64_t image = item / c.tiles, m0 = item % c.tiles * c.rows, m1 = thaw_least(m0 + c.rows, places);
         float *out = y + (image * places + m0) * s->cout;
         float *tile = (float *)scratch + omp_get_thread_num() * tile_floats(&p, &c);
@@ -126,6 +127,7 @@ static void backward_phase(const thaw_window *s, int64_t n, const phase *f, cons
         return;
 #pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
     for (int64_t item = 0; item < n * c->tiles; item++) {
+        thaw_progress();
         int64_t image = item / c->tiles, m0 = item % c->tiles * c->rows, m1 = thaw_least(m0 + c->rows, places);
         const float *source = dy + image * s->oh * s->ow * s->cout;
         float *to = dx + image * s->h * s->w * s->cin;
@@ -189,6 +191,7 @@ static void conv_backward_weights(const thaw_window *s, int64_t n, const float *
         float *to = (groups > 1 ? partial + group * thaw_lines(size) : dkernel) + k0 * s->cout;
         float *tile = tiles + omp_get_thread_num() * tile_floats(&p, &c);
         for (int64_t at = first; at < last; at++) {
+            thaw_progress();
             int64_t image = at / c.tiles, m0 = at % c.tiles * c.rows, m1 = thaw_least(m0 + c.rows, places);
             const float *source = x + image * s->h * s->w * s->cin, *left = tile;
             int64_t stride = k1 - k0;

@@ -55,7 +55,15 @@ static bool pays(const thaw_window *s) {
 
 static bool takes_winograd(const thaw_window *s) {
     thaw_conv_mode m = thaw_conv_mode_get();
-    return thaw_winograd_fits(s) && (m == THAW_CONV_WINOGRAD || (m == THAW_CONV_AUTO && pays(s)));
+    return thaw_winograd_fits(s) && (m == THAW_CONV_WINOGRAD || (m == THAW_CONV_AUTO && (s->pool || pays(s))));
+}
+
+/* Pooled maps have full tiles alone (winograd_tiles.h), which must not be many more products. */
+static bool conv_pools(const thaw_window *s) {
+    thaw_window pooled = *s;
+    pooled.pool = 2;
+    return s->kh == 3 && s->kw == 3 && s->oh > 1 && s->ow > 1 && takes_winograd(s) &&
+           20 * thaw_winograd_products(&pooled) <= 21 * thaw_winograd_products(s);
 }
 
 static bool weights_take_winograd(const thaw_window *s) { return thaw_winograd_weights_fits(s) && takes_winograd(s); }
@@ -148,6 +156,7 @@ size_t thaw_packed_forward_scratch(const thaw_window *s) {
 void thaw_fast_conv_packed(thaw_kernels *table) {
     table->conv_pack_floats = conv_pack_floats;
     table->conv_pack = conv_pack;
+    table->conv_pools = conv_pools;
     table->conv_forward_packed = conv_forward_packed;
     table->conv_backward_data_packed = conv_backward_data_packed;
 }

@@ -15,7 +15,7 @@ enum {
     BLOCK_FLOATS = 96 * 1024, /* of a gathered block */
     FEWEST_ROWS = 48,
     MOST_ROWS = 384,
-    LINE = 16,            /* floats added to gathered rows, so that their distance is no power of two */
+    LINE = 16,            /* floats of a line of the cache */
     WEIGHTS_ROWS = 256,   /* rows of patches in one piece of a weight gradient */
     WEIGHTS_DEPTH = 288,  /* rows of dkernel in one piece */
     WEIGHTS_PIECES = 16   /* pieces that a weight gradient is cut into at least, so that threads find work */
@@ -87,15 +87,16 @@ void thaw_panels_pack(const thaw_window *s, bool backward, const float *kernel, 
 
 /* How a matrix of patches is cut for a product with `columns` columns, and the floats of a thread. */
 typedef struct cut {
-    int64_t rows, chunk;
+    int64_t rows, chunk, stride; /* stride: of gathered rows, in pieces of THAW_DEPTH columns */
     int64_t side, start, all; /* places of: columns of a panel, its bias */
 } cut;
 
 static cut cut_of(const thaw_patches *p, int64_t columns, bool result) {
     cut c = {.chunk = thaw_least(thaw_most(thaw_patches_columns(p), 1), CHUNK)};
-    int64_t width = result ? thaw_most(columns, c.chunk + LINE) : c.chunk + LINE;
+    c.stride = thaw_least(thaw_sixteens(c.chunk), THAW_DEPTH);
+    int64_t gathered = thaw_ceil_div(c.chunk, THAW_DEPTH) * c.stride, width = result ? thaw_most(columns, gathered) : gathered;
     c.rows = thaw_least(thaw_most(BLOCK_FLOATS / width / 12 * 12, FEWEST_ROWS), MOST_ROWS);
-    c.side = thaw_lines(c.rows * (c.chunk + LINE));
+    c.side = c.rows * gathered;
     c.start = c.side + c.rows * THAW_PANEL;
     c.all = c.start + THAW_PANEL + LINE;
     return c;
@@ -129,13 +130,16 @@ static void multiply(const thaw_patches *p, const cut *c, const float *source, i
     static const float zero[THAW_PANEL];
     const float *add = f->add ? f->add + r0 * f->columns : NULL;
     const thaw_isa *isa = thaw_isa_get();
-    const int64_t k = thaw_patches_columns(p), rows = r1 - r0, stride = c->chunk + LINE;
+    const int64_t k = thaw_patches_columns(p), rows = r1 - r0;
     const bool relu = f->act == THAW_ACTIVATION_RELU;
     float *side = room + c->side, *shift = room + c->start;
     for (int64_t k0 = 0; k0 < k; k0 += c->chunk) {
         int64_t k1 = thaw_least(k0 + c->chunk, k);
-        gather_rows(p, source, r0, r1, k0, k1, room, stride);
+        for (int64_t piece = k0; piece < k1; piece += THAW_DEPTH)
+            gather_rows(p, source, r0, r1, piece, thaw_least(piece + THAW_DEPTH, k1),
+                        room + (piece - k0) / THAW_DEPTH * rows * c->stride, c->stride);
         for (int64_t panel = p0; panel < p1; panel++) {
+            thaw_progress();
             int64_t j = panel * THAW_PANEL, width = thaw_panel_width(f->columns, panel), n = thaw_least(width, f->columns - j);
             bool whole = n == width, last = k1 == k;
             const float *start = k0 ? NULL : zero;
@@ -146,8 +150,9 @@ static void multiply(const thaw_patches *p, const cut *c, const float *source, i
                     shift[i] = i < n ? f->bias[j + i] : 0.0f;
                 start = shift;
             }
-            isa->multiply(rows, width, k1 - k0, room, stride, f->packed + panel * k * THAW_PANEL + k0 * width, start,
-                          whole && last && add ? add + j : NULL, relu && last && whole, f->stream && whole,
+            isa->multiply(rows, width, k1 - k0, room, c->stride, rows * c->stride,
+                          f->packed + panel * k * THAW_PANEL + k0 * width, start, whole && last && add ? add + j : NULL,
+                          relu && last && whole, f->stream && whole,
                           whole ? y + j : side, whole ? f->columns : width, whole ? side : NULL);
             if (!last)
                 continue;
@@ -272,6 +277,7 @@ void thaw_panels_weights(const thaw_window *s, int64_t n, const float *x, const 
         float *room = rooms + omp_get_thread_num() * c.thread, *sum = sums + group * c.sum;
         int64_t first = group * c.blocks / c.groups;
         for (int64_t block = first; block < (group + 1) * c.blocks / c.groups; block++) {
+            thaw_progress();
             int64_t r0 = block * WEIGHTS_ROWS, r1 = thaw_least(r0 + WEIGHTS_ROWS, rows);
             gather_rows(&p, x, r0, r1, k0, k1, room, c.stride);
             for (int64_t panel = 0; panel < panels; panel++) {

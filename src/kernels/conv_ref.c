@@ -105,6 +105,11 @@ static void conv_pack(const thaw_window *s, bool backward, const float *kernel, 
         packed[i] = (float)((double)kernel[i] * (scale ? scale[i % s->cout] : 1.0));
 }
 
+static bool conv_pools(const thaw_window *s) {
+    (void)s;
+    return false;
+}
+
 void thaw_ref_conv(thaw_kernels *table) {
     table->conv_scratch = conv_scratch;
     table->conv_forward_scratch = conv_forward_scratch;
@@ -113,6 +118,7 @@ void thaw_ref_conv(thaw_kernels *table) {
     table->conv_backward_weights = conv_backward_weights;
     table->conv_pack_floats = conv_pack_floats;
     table->conv_pack = conv_pack;
+    table->conv_pools = conv_pools;
     table->conv_forward_packed = conv_forward_packed;
     table->conv_backward_data_packed = conv_backward_data;
 }

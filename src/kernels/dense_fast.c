@@ -12,7 +12,8 @@
 enum {
     BLOCK_ROWS = 96, /* rows of x that pass over a block of the kernel: THAW_DEPTH rows of some columns */
     AHEAD = 16,      /* rows of the kernel that are fetched before they are copied */
-    LINE = 16,       /* floats added to rows of the copy of x, so that their distance is no power of two */
+    LINE = 16,       /* floats of a line of the cache */
+    PANEL_STEP = (THAW_DEPTH + 1) * THAW_PANEL, /* from panel to panel of a block: a row goes to all, so no power of two */
     GRADIENT_IN = 256, /* rows of dkernel, columns of dx in one piece */
     GRADIENT_UNITS = 1024
 };
@@ -25,8 +26,8 @@ typedef struct room {
 } room;
 
 static room room_of(int64_t units) {
-    room r = {.panels = BLOCK_ROWS * (THAW_DEPTH + LINE)};
-    r.side = r.panels + THAW_DEPTH * thaw_most(thaw_sixteens(block_width(units)), THAW_PANEL);
+    room r = {.panels = BLOCK_ROWS * THAW_DEPTH};
+    r.side = r.panels + thaw_panels(block_width(units)) * PANEL_STEP;
     r.bias = r.side + BLOCK_ROWS * THAW_PANEL;
     r.all = r.bias + THAW_PANEL + LINE;
     return r;
@@ -45,9 +46,13 @@ static void copy_panels(int64_t units, const float *kernel, int64_t k0, int64_t 
         const float *from = kernel + (k0 + row) * units;
         for (int64_t panel = 0; u0 + panel * THAW_PANEL < u1; panel++) {
             int64_t u = u0 + panel * THAW_PANEL, width = thaw_panel_width(u1 - u0, panel), n = thaw_least(width, u1 - u);
-            float *at = to + panel * THAW_PANEL * k + row * width;
-            for (int64_t i = 0; i < n; i += 16) /* rows lie on pages of their own */
-                __builtin_prefetch(from + AHEAD * units + u + i);
+            float *at = to + panel * PANEL_STEP + row * width;
+            for (int64_t i = 0; i < n; i += LINE) /* rows lie on pages of their own */
+                __builtin_prefetch(from + AHEAD * units + u + i, 0, 2);
+            if (n == THAW_PANEL) { /* of a constant size it is no call */
+                memcpy(at, from + u, THAW_PANEL * sizeof *at);
+                continue;
+            }
             memcpy(at, from + u, (size_t)n * sizeof *at);
             memset(at + n, 0, (size_t)(width - n) * sizeof *at);
         }
@@ -60,13 +65,14 @@ static void forward_block(int64_t in, int64_t units, const float *x, const float
     static const float zero[THAW_PANEL];
     const thaw_isa *isa = thaw_isa_get();
     const room r = room_of(units);
-    const int64_t rows = r1 - r0, stride = THAW_DEPTH + LINE;
+    const int64_t rows = r1 - r0;
     float *panels = scratch + r.panels, *side = scratch + r.side, *shift = scratch + r.bias;
     for (int64_t k0 = 0; k0 < in; k0 += THAW_DEPTH) {
+        thaw_progress();
         int64_t k = thaw_least(THAW_DEPTH, in - k0);
         bool last = k0 + k == in;
         for (int64_t row = 0; row < rows; row++)
-            memcpy(scratch + row * stride, x + (r0 + row) * in + k0, (size_t)k * sizeof *x);
+            memcpy(scratch + row * THAW_DEPTH, x + (r0 + row) * in + k0, (size_t)k * sizeof *x);
         copy_panels(units, kernel, k0, k, u0, u1, panels);
         for (int64_t panel = 0; u0 + panel * THAW_PANEL < u1; panel++) {
             int64_t u = u0 + panel * THAW_PANEL, width = thaw_panel_width(u1 - u0, panel), n = thaw_least(width, u1 - u);
@@ -78,7 +84,7 @@ static void forward_block(int64_t in, int64_t units, const float *x, const float
                     shift[i] = i < n ? bias[u + i] : 0.0f;
                 start = shift;
             }
-            isa->multiply(rows, width, k, scratch, stride, panels + panel * THAW_PANEL * k, start, NULL,
+            isa->multiply(rows, width, k, scratch, THAW_DEPTH, 0, panels + panel * PANEL_STEP, start, NULL,
                           act == THAW_ACTIVATION_RELU && last, false, whole ? to : side, whole ? units : width,
                           NULL);
             for (int64_t row = 0; row < rows && last && !whole; row++)
@@ -120,18 +126,19 @@ static void gradient_block(int64_t in, int64_t units, const float *dy, const flo
     static const float zero[THAW_PANEL];
     const thaw_isa *isa = thaw_isa_get();
     const room r = room_of(units);
-    const int64_t rows = r1 - r0, stride = THAW_DEPTH + LINE;
+    const int64_t rows = r1 - r0;
     float *turned = scratch + r.panels, *side = scratch + r.side;
     for (int64_t k0 = 0; k0 < units; k0 += THAW_DEPTH) {
         int64_t k = thaw_least(THAW_DEPTH, units - k0);
         for (int64_t row = 0; row < rows; row++)
-            memcpy(scratch + row * stride, dy + (r0 + row) * units + k0, (size_t)k * sizeof *dy);
+            memcpy(scratch + row * THAW_DEPTH, dy + (r0 + row) * units + k0, (size_t)k * sizeof *dy);
         for (int64_t i = i0; i < i1; i += THAW_PANEL) {
+            thaw_progress();
             int64_t n = thaw_least(THAW_PANEL, i1 - i), width = thaw_sixteens(n);
             float *to = dx + r0 * in + i;
             bool add = accumulate || k0 > 0, whole = n == width;
             copy_turned(units, kernel, k0, k, i, n, width, turned);
-            isa->multiply(rows, width, k, scratch, stride, turned, add && whole ? NULL : zero, NULL, false, false,
+            isa->multiply(rows, width, k, scratch, THAW_DEPTH, 0, turned, add && whole ? NULL : zero, NULL, false, false,
                           whole ? to : side, whole ? in : width, NULL);
             for (int64_t row = 0; row < rows && !whole; row++)
                 for (int64_t j = 0; j < n; j++)
@@ -162,6 +169,7 @@ static void dense_backward_weights(int64_t n, int64_t in, int64_t units, const f
     int64_t rows = thaw_ceil_div(in, GRADIENT_IN), columns = thaw_ceil_div(units, GRADIENT_UNITS);
 #pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
     for (int64_t item = 0; item < rows * columns; item++) {
+        thaw_progress();
         int64_t i0 = item / columns * GRADIENT_IN, u0 = item % columns * GRADIENT_UNITS;
         cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)thaw_least(GRADIENT_IN, in - i0),
                     (blasint)thaw_least(GRADIENT_UNITS, units - u0), (blasint)n, 1.0f, x + i0, (blasint)in, dy + u0,

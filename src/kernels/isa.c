@@ -16,6 +16,7 @@
                                          thaw_multiply_transposed_##isa,                                               \
                                          thaw_winograd_input_##isa,                                                    \
                                          thaw_winograd_output_##isa,                                                   \
+                                         thaw_winograd_pooled_##isa,                                                   \
                                          thaw_winograd_filter_##isa,                                                   \
                                          thaw_winograd_gradient_##isa,                                                 \
                                          thaw_winograd_taps_##isa,                                                     \

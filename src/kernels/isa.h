@@ -30,11 +30,13 @@ typedef struct thaw_isa {
     /* Multiply-adds alone, to measure what the core can do: x = x*a + b for vectors x behind a and b in
      * values(THAW_PROBE_FLOATS). Returns the FLOP. */
     int64_t (*probe)(int64_t rounds, float *values);
-    /* c(m,w) = start(w) + a(m,k) b(k,w) + add(m,w), rows of a `lda`, of c and add `ldc` apart; start NULL: added to c; add
-     * NULL: 0. relu: c = max(c, 0) at the end. stream: c, at multiples of 64 bytes, need not stay in a cache (done only where
-     * it is written once). side(m,w): for partial sums; NULL: they lie in c, whose rows may fall into few sets of a cache. */
-    void (*multiply)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b, const float *start,
-                     const float *add, bool relu, bool stream, float *c, int64_t ldc, float *side);
+    /* c(m,w) = start(w) + a(m,k) b(k,w) + add(m,w). a lies in pieces of THAW_DEPTH columns, `piece` apart, each with its rows
+     * `lda` apart: best one right behind the other, for the next are fetched from there. Rows of c and add are `ldc` apart;
+     * start NULL: added to c; add NULL: 0. relu: c = max(c, 0) at the end. stream: c, at multiples of 64 bytes, need not stay in
+     * a cache (done only where it is written once). side(m,w): for partial sums; NULL: they lie in c, whose rows may fall into
+     * few sets of a cache. */
+    void (*multiply)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, int64_t piece, const float *b,
+                     const float *start, const float *add, bool relu, bool stream, float *c, int64_t ldc, float *side);
     /* c(m,w) = a(k,m)^T b(k,w) (accumulate: +=), rows `lda`, `ldb`, `ldc` apart. */
     void (*multiply_transposed)(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b, int64_t ldb,
                                 bool accumulate, float *c, int64_t ldc);
@@ -50,6 +52,9 @@ typedef struct thaw_isa {
     void (*winograd_output)(int kh, int kw, const float *m, const thaw_tile_rows *t, int64_t w, const float *bias,
                             const float *add, bool relu, bool stream, float *y, int64_t row, int64_t column, int rows,
                             int columns);
+    /* Of the outputs of a tile of 4x4, in twos in both directions, the largest (window_maximum): rows x columns of 2x2. */
+    void (*winograd_pooled)(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, bool relu, bool stream,
+                            float *y, int64_t row, int64_t column, int rows, int columns);
     /* u(points,w) = G g G^T of w filters g(kh*kw,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double.
      * Streamed to u, at multiples of 64 bytes. */
     void (*winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
@@ -76,9 +81,9 @@ typedef struct thaw_isa {
 #define THAW_ISA_DECLARE(isa) THAW_ISA_DECLARE_(isa)
 #define THAW_ISA_DECLARE_(isa)                                                                                         \
     int64_t thaw_probe_##isa(int64_t rounds, float *values);                                                           \
-    void thaw_multiply_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,             \
-                             const float *start, const float *add, bool relu, bool stream, float *c, int64_t ldc,      \
-                             float *side);                                                                             \
+    void thaw_multiply_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, int64_t piece,              \
+                             const float *b, const float *start, const float *add, bool relu, bool stream, float *c,   \
+                             int64_t ldc, float *side);                                                                \
     void thaw_multiply_transposed_##isa(int64_t m, int64_t w, int64_t k, const float *a, int64_t lda, const float *b,  \
                                         int64_t ldb, bool accumulate, float *c, int64_t ldc);                          \
     void thaw_winograd_input_##isa(int kh, int kw, const float *x, int64_t row, int64_t column, int64_t c,             \
@@ -86,11 +91,13 @@ typedef struct thaw_isa {
     void thaw_winograd_output_##isa(int kh, int kw, const float *m, const thaw_tile_rows *t, int64_t w,                \
                                     const float *bias, const float *add, bool relu, bool stream, float *y,             \
                                     int64_t row, int64_t column, int rows, int columns);                               \
+    void thaw_winograd_pooled_##isa(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, bool relu,  \
+                                    bool stream, float *y, int64_t row, int64_t column, int rows, int columns);        \
     void thaw_winograd_filter_##isa(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale,       \
                                     float *u, int64_t point);                                                          \
     void thaw_winograd_gradient_##isa(const float *dy, int64_t row, int64_t column, int64_t c,                         \
                                       const thaw_tile_rows *t, float *m);                                              \
-    void thaw_winograd_taps_##isa(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap); \
+    void thaw_winograd_taps_##isa(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap);              \
     void thaw_window_average_##isa(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row,              \
                                    int64_t column, float *y);                                                          \
     void thaw_window_maximum_##isa(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row,              \

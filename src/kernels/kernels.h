@@ -22,6 +22,7 @@ typedef struct thaw_window {
     int64_t kh, kw, sh, sw, dh, dw;
     int64_t pad_top, pad_left;
     int64_t oh, ow, cout; /* cout = cin for pooling */
+    int64_t pool;         /* of conv_forward_packed: 2: its results go through MaxPooling2D(2); else 0 */
 } thaw_window;
 
 typedef struct thaw_kernels {
@@ -46,9 +47,11 @@ typedef struct thaw_kernels {
     size_t (*conv_pack_floats)(const thaw_window *s, bool backward);
     /* Output channels of the kernel are multiplied by scale(cout) (NULL: 1; forward only) before anything is rounded. */
     void (*conv_pack)(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed);
-    /* y = act(conv(x) + bias + add); add(n,oh,ow,cout) is another array, NULL: 0. */
+    /* y = act(conv(x) + bias + add); add(n,oh,ow,cout) is another array, NULL: 0. With s->pool the maxima of 2x2 of these,
+     * y(n,oh/2,ow/2,cout): where conv_pools says so, without add, act RELU or LINEAR. */
     void (*conv_forward_packed)(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
                                 const float *add, thaw_activation act, float *y, void *scratch);
+    bool (*conv_pools)(const thaw_window *s);
     void (*conv_backward_data_packed)(const thaw_window *s, int64_t n, const float *dy, const float *packed, float *dx,
                                       bool accumulate, void *scratch);
 

@@ -4,6 +4,7 @@
 #ifndef THAW_KERNELS_FAST_H
 #define THAW_KERNELS_FAST_H
 
+#include "base/progress.h"
 #include "base/threads.h"
 #include "kernels/kernels.h"
 

@@ -73,6 +73,8 @@ static void max_pool_forward(const thaw_window *s, int64_t n, const float *x, fl
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t row = 0; row < n * s->oh; row++)
         for (int64_t ox = 0; ox < s->ow; ox++) {
+            if (ox == 0)
+                thaw_progress();
             int64_t at = (row * s->ow + ox) * s->cin;
             const float *image = x + row / s->oh * s->h * s->w * s->cin;
             if (argmax)
@@ -120,6 +122,7 @@ static void max_pool_backward_rows(const thaw_window *s, int64_t n, const float 
                                    bool accumulate) {
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t item = 0; item < n * s->oh; item++) {
+        thaw_progress();
         int64_t image = item / s->oh, oy = item % s->oh, outputs = image * s->oh * s->ow * s->cin;
         int64_t first = oy == 0 ? 0 : thaw_most(oy * s->sh - s->pad_top, 0);
         int64_t last = oy == s->oh - 1 ? s->h : thaw_least(thaw_most((oy + 1) * s->sh - s->pad_top, 0), s->h);

@@ -17,7 +17,7 @@
 #include "kernels/winograd_tiles.h"
 
 enum {
-    LINE = 16,     /* floats added to rows of V, so that their distance is no power of two */
+    LINE = 16,     /* floats of a line of the cache */
     UNIT = 12,     /* blocks have whole units of tiles, as the inner kernels like them */
     FEW_TILES = 24, /* of a block: V, M and the panels of a shallow layer fit the second-level cache together */
     MANY_TILES = 48, /* of a deep one: the packed kernel comes from far, and is used more often */
@@ -100,9 +100,9 @@ static int64_t most_tiles(const thaw_window *s) {
     return points_of(s) < THAW_POINTS ? MOST_TILES : s->cin <= 128 ? FEW_TILES : MANY_TILES;
 }
 
-/* Distance of the matrices of the 36 points, of so many floats: an odd number of cache lines, so that the 36 places that a
- * transform writes or reads do not fall into few sets of the cache. */
-static int64_t point_stride(int64_t floats) { return (floats / LINE | 1) * LINE; }
+/* V of a point lies in pieces of THAW_DEPTH channels, as the inner kernel takes it. */
+static int64_t pieces_of(const thaw_window *s) { return thaw_ceil_div(s->cin, THAW_DEPTH); }
+static int64_t piece_width(const thaw_window *s) { return thaw_least(thaw_sixteens(s->cin), THAW_DEPTH); }
 
 /* Floats of a thread: V, M, one input tile with padding, one output tile, bias of a panel. */
 typedef struct room {
@@ -111,8 +111,8 @@ typedef struct room {
 
 static room room_of(const thaw_window *s) {
     int64_t c = thaw_sixteens(s->cin), tiles = most_tiles(s);
-    room r = {.m = points_of(s) * point_stride(tiles * (c + LINE))};
-    r.patch = r.m + points_of(s) * point_stride(tiles * THAW_PANEL);
+    room r = {.m = points_of(s) * thaw_point_stride(tiles * pieces_of(s) * piece_width(s))};
+    r.patch = r.m + points_of(s) * thaw_point_stride(tiles * THAW_PANEL);
     r.bias = r.patch + THAW_POINTS * thaw_most(c, THAW_PANEL);
     r.all = r.bias + THAW_PANEL + LINE;
     return r;
@@ -130,6 +130,27 @@ typedef struct finish {
     const float *add; /* like y, or NULL */
     bool stream;
 } finish;
+
+/* Copies n of width channels of rows x columns cells, packed with four in a row, to where they belong. */
+static void place_cells(const float *from, int64_t width, int64_t n, int rows, int columns, float *to, int64_t row,
+                        int64_t column) {
+    for (int i = 0; i < rows; i++)
+        for (int j = 0; j < columns; j++)
+            memcpy(to + i * row + j * column, from + (4 * i + j) * width, (size_t)n * sizeof *to);
+}
+
+/* Pooled outputs of a tile from m, as below. */
+static void transform_pooled(const thaw_isa *isa, const thaw_window *s, const thaw_tile *t, const float *m, const finish *f,
+                             float *y, float *piece) {
+    const int64_t oh = s->oh / 2, ow = s->ow / 2, oy = t->y / 2, ox = t->x / 2;
+    const int rows = (int)thaw_least(2, oh - oy), columns = (int)thaw_least(2, ow - ox);
+    const bool relu = f->act == THAW_ACTIVATION_RELU, whole = f->n == f->width;
+    float *to = y + ((t->image * oh + oy) * ow + ox) * s->cout;
+    isa->winograd_pooled(m, &t->at, f->width, f->bias, relu, f->stream && whole, whole ? to : piece,
+                         whole ? ow * s->cout : 4 * f->width, whole ? s->cout : f->width, rows, columns);
+    if (!whole)
+        place_cells(piece, f->width, f->n, rows, columns, to, ow * s->cout, s->cout);
+}
 
 /* Outputs of a tile from m. y and f->add are at the panel's first channel; piece: room for a tile. */
 static void transform_output(const thaw_isa *isa, const thaw_window *s, const thaw_tile *t, const float *m, const finish *f,
@@ -164,10 +185,11 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
     const thaw_tiling t = thaw_tiling_of(s);
     const room r = room_of(s);
     const int64_t tiles = n * t.rows * t.columns, panels = thaw_panels(s->cout), threads = thaw_threads();
-    const int64_t stride = thaw_sixteens(s->cin) + LINE, units = thaw_ceil_div(tiles, UNIT);
+    const int64_t pieces = pieces_of(s), stride = piece_width(s), units = thaw_ceil_div(tiles, UNIT);
     const int64_t blocks = thaw_ceil_div(tiles, most_tiles(s));
     const bool once = act == THAW_ACTIVATION_LINEAR || act == THAW_ACTIVATION_RELU; /* y is not touched again */
-    const bool stream = once && add != y && thaw_streams(y, n * s->oh * s->ow, s->cout);
+    const int64_t outputs = s->pool ? s->oh / 2 * (s->ow / 2) : s->oh * s->ow;
+    const bool stream = once && add != y && thaw_streams(y, n * outputs, s->cout);
     /* Few blocks: several threads share one, each with its own V, so that none waits for the last. */
     int64_t ranges = 1;
     while (blocks * ranges < 4 * threads && 2 * ranges <= panels)
@@ -177,7 +199,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
         static const float zero[THAW_PANEL];
         int64_t block = item / ranges, range = item % ranges;
         int64_t t0 = block * units / blocks * UNIT, t1 = thaw_least((block + 1) * units / blocks * UNIT, tiles), count = t1 - t0;
-        int64_t v_point = point_stride(count * stride), rows[THAW_POINTS];
+        int64_t piece = count * stride, v_point = thaw_point_stride(pieces * piece), rows[THAW_POINTS];
         float *v = (float *)scratch + omp_get_thread_num() * r.all, *m = v + r.m, *patch = v + r.patch, *shift = v + r.bias;
         thaw_tile tile[MOST_TILES];
         for (int64_t point = 0; point < t.points; point++)
@@ -186,22 +208,25 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
             tile[i] = thaw_tile_of(&t, t0 + i, t0);
             tile[i].at.stride = stride;
             tile[i].at.point = v_point;
-            thaw_tile_input(isa, s, &tile[i], x, 0, stride - LINE, v, patch);
+            for (int64_t k = 0; k < pieces; k++)
+                thaw_tile_input(isa, s, &tile[i], x, k * THAW_DEPTH,
+                                thaw_least(thaw_sixteens(s->cin) - k * THAW_DEPTH, THAW_DEPTH), v + k * piece, patch);
         }
         for (int64_t panel = range * panels / ranges; panel < (range + 1) * panels / ranges; panel++) {
-            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), m_point = point_stride(count * width);
+            thaw_progress();
+            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), m_point = thaw_point_stride(count * width);
             const finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,
                               .add = add ? add + co : NULL, .stream = stream};
             const float *u = packed + panel * t.points * s->cin * THAW_PANEL;
             for (int64_t i = 0; bias && i < width; i++)
                 shift[i] = i < f.n ? bias[co + i] : 0.0f;
             for (int64_t point = 0; point < t.points; point++)
-                isa->multiply(rows[point], width, s->cin, v + point * v_point, stride, u + point * s->cin * width, zero, NULL,
-                              false, false, m + point * m_point, width, NULL);
+                isa->multiply(rows[point], width, s->cin, v + point * v_point, stride, piece, u + point * s->cin * width, zero,
+                              NULL, false, false, m + point * m_point, width, NULL);
             for (int64_t i = 0; i < count; i++) {
                 tile[i].at.stride = width;
                 tile[i].at.point = m_point;
-                transform_output(isa, s, &tile[i], m, &f, y + co, patch);
+                (s->pool ? transform_pooled : transform_output)(isa, s, &tile[i], m, &f, y + co, patch);
             }
         }
         isa->fence();

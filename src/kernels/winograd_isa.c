@@ -47,26 +47,54 @@ static inline __attribute__((always_inline)) void input_points(int outputs, cons
     t[4 * to] = vec_subtract(even_b, odd_b);
 }
 
+/* Two rows of B^T d: the first and the last, or those of a point and its negative. d: vectors `step` floats apart. With so few at
+ * a time the transform of a tile stays in registers. */
+static inline __attribute__((always_inline)) void input_pair(int outputs, int pair, const float *d, int64_t step, vec *one,
+                                                             vec *two) {
+    const vec d1 = vec_load(d + step), d2 = vec_load(d + 2 * step), d3 = vec_load(d + 3 * step);
+    if (pair == 0) {
+        const vec product = vec_all((float)(A2 * B2)), minus_sum = vec_all((float)-(A2 + B2));
+        const vec d4 = vec_load(d + 4 * step), first = vec_fma(product, vec_load(d), vec_fma(minus_sum, d2, d4));
+        *one = outputs == 4 ? first : d1;
+        *two = outputs == 4 ? vec_fma(product, d1, vec_fma(minus_sum, d3, vec_load(d + 5 * step))) : first;
+        return;
+    }
+    const double point = pair == 1 ? A1 : B1, other = pair == 1 ? B2 : A2; /* the other's square */
+    const vec minus_other = vec_all((float)-other);
+    const vec odd = vec_multiply(vec_all((float)point), vec_fma(minus_other, d1, d3));
+    const vec even = outputs == 4 ? vec_fma(minus_other, d2, vec_load(d + 4 * step))
+                                  : vec_multiply(vec_all((float)(point * point)), vec_fma(minus_other, vec_load(d), d2));
+    *one = vec_add(even, odd);
+    *two = vec_subtract(even, odd);
+}
+
 /* The row of a tile in the matrix of point (p, q). */
 #define AT(base, t, p, q) ((base) + (t)->row[((p) == 0) + 2 * ((q) == 0)] * (t)->stride + (6 * (p) + (q)) * (t)->point)
 
+/* The points (p, q) of a tile, or those with q > 0, to their matrices. */
+static inline __attribute__((always_inline)) void store_points(int wide, const thaw_tile_rows *at, int p,
+                                                               const vec *t, float *to) {
+    if (wide == 4)
+        vec_store(AT(to, at, p, 0), t[0]);
+    for (int q = 1; q < 6; q++)
+        vec_store(AT(to, at, p, q), t[q]);
+}
+
 static inline __attribute__((always_inline)) void input_tile(int high, int wide, const float *x, int64_t row, int64_t column,
                                                              int64_t c, const thaw_tile_rows *at, float *v) {
-    for (int64_t i = 0; i < c; i += THAW_LANES) {
-        vec d[6], half[THAW_POINTS], t[6];
-        for (int j = 0; j < wide + 2; j++) {
-            for (int r = 0; r < high + 2; r++)
-                d[r] = vec_load(x + r * row + j * column + i);
-            for (int r = 0; r < high + 2 && j >= 2; r++) /* the next tile's */
-                __builtin_prefetch(x + r * row + (j + wide) * column + i);
-            input_points(high, d, 1, half + j, 6);
+    for (int64_t i = 0; i < c; i += THAW_LANES)
+        for (int pair = 0; pair < 3; pair++) {
+            vec half[2][6], t[6];
+            for (int j = 0; j < wide + 2; j++) {
+                input_pair(high, pair, x + j * column + i, row, half[0] + j, half[1] + j);
+                for (int r = 0; r < high + 2 && pair == 0 && j >= 2; r++) /* the next tile's */
+                    __builtin_prefetch(x + r * row + (j + wide) * column + i);
+            }
+            for (int k = high == 4 || pair ? 0 : 1; k < 2; k++) {
+                input_points(wide, half[k], 1, t, 1);
+                store_points(wide, at, pair ? 2 * pair - 1 + k : 5 * k, t, v + i);
+            }
         }
-        for (int p = high == 4 ? 0 : FIRST; p < 6; p++) {
-            input_points(wide, half + 6 * p, 1, t, 1);
-            for (int q = wide == 4 ? 0 : FIRST; q < 6; q++)
-                vec_store(AT(v, at, p, q) + i, t[q]);
-        }
-    }
 }
 
 /* Calls `tile` with the sizes of the tile as constants. */
@@ -176,6 +204,32 @@ static inline __attribute__((always_inline)) void output_tile(int high, int wide
                 finish(vec_add(t[j], shift), add ? add + cell : NULL, relu, stream, y + cell);
             }
         }
+    }
+}
+
+void THAW_NAMED(thaw_winograd_pooled)(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, bool relu,
+                                      bool stream, float *y, int64_t row, int64_t column, int rows, int columns) {
+    for (int64_t i = 0; i < w; i += THAW_LANES) {
+        vec from[6], half[24], outputs[16];
+        for (int q = 0; q < 6; q++) {
+            for (int p = 0; p < 6; p++)
+                from[p] = vec_load(AT(m, t, p, q) + i);
+            output_cells(4, from, half + q, 6);
+        }
+        const vec shift = bias ? vec_load(bias + i) : vec_all(0.0f);
+        for (int r = 0; r < 4; r++) {
+            output_cells(4, half + 6 * r, outputs + 4 * r, 1);
+            for (int j = 0; j < 4; j++) {
+                const vec sum = vec_add(outputs[4 * r + j], shift);
+                outputs[4 * r + j] = relu ? vec_relu(sum) : sum;
+            }
+        }
+        for (int r = 0; r < rows; r++)
+            for (int j = 0; j < columns; j++) {
+                const vec *cell = outputs + 8 * r + 2 * j;
+                finish(vec_larger(vec_larger(vec_larger(cell[0], cell[1]), cell[4]), cell[5]), NULL, false, stream,
+                       y + r * row + j * column + i);
+            }
     }
 }
 
@@ -294,21 +348,35 @@ static inline __attribute__((always_inline)) void gradient_points(int outputs, c
     t[5 * to] = d[outputs - 1];
 }
 
+/* Two rows of D d, as input_pair. */
+static inline __attribute__((always_inline)) void gradient_pair(int outputs, int pair, const float *d, int64_t step, vec *one,
+                                                                vec *two) {
+    const vec d0 = vec_load(d), d1 = vec_load(d + step), d2 = vec_load(d + 2 * step);
+    const vec last = outputs == 4 ? vec_load(d + 3 * step) : d2;
+    if (pair == 0) {
+        *one = d0;
+        *two = last;
+        return;
+    }
+    const double point = pair == 1 ? A1 : B1;
+    const vec square = vec_all((float)(point * point)), even = vec_fma(square, d2, d0);
+    const vec odd = vec_multiply(vec_all((float)point), outputs == 4 ? vec_fma(square, last, d1) : d1);
+    *one = vec_add(even, odd);
+    *two = vec_subtract(even, odd);
+}
+
 static inline __attribute__((always_inline)) void gradient_tile(int high, int wide, const float *dy, int64_t row, int64_t column,
                                                                 int64_t c, const thaw_tile_rows *at, float *m) {
-    for (int64_t i = 0; i < c; i += THAW_LANES) {
-        vec d[4], half[24], t[6];
-        for (int j = 0; j < wide; j++) {
-            for (int r = 0; r < high; r++)
-                d[r] = vec_load(dy + r * row + j * column + i);
-            gradient_points(high, d, half + j, 4);
+    for (int64_t i = 0; i < c; i += THAW_LANES)
+        for (int pair = 0; pair < 3; pair++) {
+            vec half[2][4], t[6];
+            for (int j = 0; j < wide; j++)
+                gradient_pair(high, pair, dy + j * column + i, row, half[0] + j, half[1] + j);
+            for (int k = high == 4 || pair ? 0 : 1; k < 2; k++) {
+                gradient_points(wide, half[k], t, 1);
+                store_points(wide, at, pair ? 2 * pair - 1 + k : 5 * k, t, m + i);
+            }
         }
-        for (int p = high == 4 ? 0 : FIRST; p < 6; p++) {
-            gradient_points(wide, half + 4 * p, t, 1);
-            for (int q = wide == 4 ? 0 : FIRST; q < 6; q++)
-                vec_store(AT(m, at, p, q) + i, t[q]);
-        }
-    }
 }
 
 void THAW_NAMED(thaw_winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,

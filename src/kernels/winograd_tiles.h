@@ -33,7 +33,18 @@ static inline thaw_tiling thaw_tiling_of(const thaw_window *s) {
     t.high = thaw_full_tiles(s->kh, s->oh);
     t.wide = thaw_full_tiles(s->kw, s->ow);
     t.points = thaw_tile_points(s->kh) * t.points_x;
+    if (s->pool) { /* full tiles alone, whose outputs are pooled without others; the last of an odd number is dropped */
+        t.rows = t.high = thaw_ceil_div(s->oh / 2, 2);
+        t.columns = t.wide = thaw_ceil_div(s->ow / 2, 2);
+    }
     return t;
+}
+
+/* Distance of the matrices of the points, of so many floats: an odd number of cache lines, so that the 36 places that a transform
+ * writes or reads do not fall into few sets of the cache. */
+static inline int64_t thaw_point_stride(int64_t floats) {
+    enum { LINE = 16 };
+    return (floats / LINE | 1) * LINE;
 }
 
 /* Products of an image for each pair of channels. */

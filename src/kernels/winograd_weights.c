@@ -16,7 +16,7 @@
 enum {
     BLOCK = 2 * THAW_DEPTH, /* tiles */
     RANGE = 128,            /* input channels */
-    LINE = 16,              /* floats added to rows of V, so that their distance is no power of two */
+    LINE = 16,              /* floats added to rows of V: a product reads a few of each row, which must not share sets */
     TILES = 4,              /* transformed in one piece of work */
     MANY_PARTS = 32         /* with fewer, points are divided too */
 };
@@ -38,8 +38,8 @@ static layout layout_of(const thaw_window *s, int64_t n) {
     l.fused = l.ranges * l.panels >= MANY_PARTS;
     l.point_groups = l.fused ? 1 : 9;
     l.points = THAW_POINTS / l.point_groups;
-    l.v = THAW_POINTS * l.block * (thaw_least(thaw_sixteens(s->cin), RANGE) + LINE);
-    l.m = THAW_POINTS * l.block * THAW_PANEL;
+    l.v = THAW_POINTS * thaw_point_stride(l.block * (thaw_least(thaw_sixteens(s->cin), RANGE) + LINE));
+    l.m = THAW_POINTS * thaw_point_stride(l.block * THAW_PANEL);
     l.sum = THAW_POINTS * RANGE * THAW_PANEL;
     l.kept = l.fused && l.blocks <= 1 ? thaw_least(thaw_threads(), l.ranges * l.panels) : l.ranges * l.panels;
     return l;
@@ -64,7 +64,7 @@ static void transform(const thaw_isa *isa, const thaw_window *s, const layout *l
     for (int64_t range = 0; range < l->ranges; range++) {
         int64_t width = range_width(s, range);
         tile.at.stride = width + LINE;
-        tile.at.point = count * tile.at.stride;
+        tile.at.point = thaw_point_stride(count * tile.at.stride);
         thaw_tile_input(isa, s, &tile, x, range * RANGE, width, v + range * l->v, room);
     }
     for (int64_t panel = 0; panel < l->panels; panel++) {
@@ -72,7 +72,7 @@ static void transform(const thaw_isa *isa, const thaw_window *s, const layout *l
         const float *from = thaw_part(dy + tile.image * s->oh * s->ow * s->cout, s->oh, s->ow, s->cout, tile.y, tile.x,
                                       tile.at.high, tile.at.wide, panel * THAW_PANEL, width, room, &row, &column);
         tile.at.stride = width;
-        tile.at.point = count * width;
+        tile.at.point = thaw_point_stride(count * width);
         isa->winograd_gradient(from, row, column, width, &tile.at, m + panel * l->m);
     }
 }
@@ -106,14 +106,16 @@ void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, cons
                     transform(isa, s, &l, t0, i, count, x, dy, v, m, rooms + thread * room_floats());
 #pragma omp for schedule(dynamic)
             for (int64_t part = 0; part < parts; part++) {
+                thaw_progress();
                 int64_t group = part % l.point_groups, panel = part / l.point_groups % l.panels;
                 int64_t range = part / l.point_groups / l.panels, width = thaw_panel_width(s->cout, panel);
                 int64_t channels = thaw_least(RANGE, s->cin - range * RANGE), stride = range_width(s, range) + LINE;
+                int64_t v_point = thaw_point_stride(count * stride), m_point = thaw_point_stride(count * width);
                 float *sum = sums + (l.kept == l.ranges * l.panels ? range * l.panels + panel : thread) * l.sum;
                 for (int64_t point = group * l.points; point < (group + 1) * l.points; point++)
                     isa->multiply_transposed(channels, width, thaw_point_rows(&l.t, t0, t0 + count, point),
-                                             v + range * l.v + point * count * stride, stride,
-                                             m + panel * l.m + point * count * width, width, block > 0,
+                                             v + range * l.v + point * v_point, stride, m + panel * l.m + point * m_point,
+                                             width, block > 0,
                                              sum + point * RANGE * width, width);
                 if (l.fused && block == l.blocks - 1)
                     make_filters(isa, s, range, panel, sum, dkernel);

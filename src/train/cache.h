@@ -11,7 +11,7 @@
 #ifndef THAW_TRAIN_CACHE_H
 #define THAW_TRAIN_CACHE_H
 
-#include "train/half.h"
+#include "base/half.h"
 #include "train/run.h"
 #include "train/store.h"
 

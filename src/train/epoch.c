@@ -205,6 +205,7 @@ thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
         return thaw_checkpoint_save(run);
     double started = thaw_clock(), before = run->sums.images;
     thaw_epoch_order(run->order, n, job->seed, run->at.total_epochs, job->shuffle);
+    thaw_exchange_forget(run->exchange); /* so that a run which is resumed at an epoch's beginning has the same bits */
     int64_t parts = take_share(run, run->order, n, job->batch_size, job->accumulate, run->at.step, steps, run->mine,
                                run->starts);
     THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->loader, run->mine, run->starts, parts, run->at.total_epochs)));

@@ -5,7 +5,6 @@
 #include "base/limits.h"
 #include "base/memory.h"
 #include "base/threads.h"
-#include "thaw/comm.h"
 #include "train/slices.h"
 
 /* HDF5 keeps this much beside the data when it writes: the superblock, heaps and headers of a thousand tensors. */
@@ -25,6 +24,15 @@ int64_t thaw_part_images(const thaw_job *job) { return (job->batch_size + job->a
 int64_t thaw_validation_images(const thaw_job *job) {
     return job->validation_batch_size ? job->validation_batch_size : thaw_part_images(job);
 }
+
+thaw_exchange_kind thaw_job_exchange(const thaw_job *job) {
+    return strcmp(job->exchange, "mpi") == 0       ? THAW_EXCHANGE_MPI
+           : job->exchange_half                    ? THAW_EXCHANGE_HALF
+           : strcmp(job->exchange, "overlap") == 0 ? THAW_EXCHANGE_OVERLAP
+                                                   : THAW_EXCHANGE_AUTO;
+}
+
+int64_t thaw_job_wire_bytes(const thaw_job *job, int64_t bytes) { return job->exchange_half ? bytes / 2 : bytes; }
 
 int thaw_decoding_threads(int64_t given) {
     if (given > 0)
@@ -98,9 +106,9 @@ thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *jo
         s.best = thaw_best_floats(plan) * sizeof(float);
     /* Hosts that are subtrees of the sums' tree sum in common memory, if there is room. */
     const bool even = sharers == ranks || ((sharers & (sharers - 1)) == 0 && ranks % sharers == 0);
-    s.exchange = sharers > 1 && even && strcmp(job->exchange, "auto") == 0
+    s.exchange = sharers > 1 && even && thaw_job_exchange(job) == THAW_EXCHANGE_AUTO
                      ? thaw_exchange_memory_common(plan->buckets, plan->n_buckets, ranks, sharers)
-                     : thaw_exchange_memory(plan->buckets, plan->n_buckets, ranks);
+                     : thaw_exchange_memory(plan->buckets, plan->n_buckets, ranks, thaw_job_exchange(job));
     s.lasting = s.program + s.index + s.batches + s.best + s.exchange + m->weights + m->packed + m->gradients + m->optimizer +
                 m->boundary - thaw_held_by_others(s.constants, sharers);
     s.working = m->prefix + m->suffix + m->scratch;

@@ -50,6 +50,9 @@ size_t thaw_best_floats(const thaw_plan *plan);
 /* Images over all ranks that go through the engine at once: in a training step, in validation. */
 int64_t thaw_part_images(const thaw_job *job);
 int64_t thaw_validation_images(const thaw_job *job);
+/* How ranks sum gradients; and what gradients that are `bytes` as floats are on the wire. */
+thaw_exchange_kind thaw_job_exchange(const thaw_job *job);
+int64_t thaw_job_wire_bytes(const thaw_job *job, int64_t bytes);
 /* Decoding threads of a rank; `given` 0 chooses. */
 int thaw_decoding_threads(int64_t given);
 #endif

@@ -63,6 +63,10 @@ static thaw_status check_data(thaw_run *run) {
         thaw_dataset_free(run->validation);
         run->validation = NULL;
     }
+    if (job->stage_data)
+        THAW_TRY(thaw_samples_stage(run->train, run->comm, job->stage_folder));
+    if (job->stage_data && run->validation)
+        THAW_TRY(thaw_samples_stage(run->validation, run->comm, job->stage_folder));
     run->data_hash = thaw_dataset_hash(run->train);
     if (run->validation)
         run->data_hash = run->data_hash * 31 + thaw_dataset_hash(run->validation);
@@ -270,6 +274,34 @@ static thaw_status make_flags(thaw_run *run) {
                                                                     : thaw_fail(THAW_RESOURCE, "no memory for flags");
 }
 
+/* Equal jobs, or the first line in which they differ: paths and $VARIABLES are each rank's own. Collective. */
+static thaw_status same_job(const thaw_run *run) {
+    const thaw_status status = thaw_comm_same(run->comm, "the job", thaw_job_hash(run->job), THAW_MISMATCH);
+    if (status != THAW_MISMATCH)
+        return status;
+    char *mine = thaw_job_text(run->job);
+    void *zeros = is_root(run) && mine ? thaw_strdup(mine) : NULL;
+    size_t size = zeros ? strlen(zeros) + 1 : 0, at = 0;
+    thaw_status told = thaw_comm_agree(run->comm, mine && (zeros || !is_root(run)) ? THAW_OK
+                                                                                    : thaw_fail(THAW_RESOURCE, "no memory"));
+    if (told == THAW_OK)
+        told = thaw_comm_broadcast_buffer(run->comm, &zeros, &size, 0);
+    if (told == THAW_OK) {
+        const char *theirs = zeros;
+        for (size_t i = 0; mine[i] && mine[i] == theirs[i]; i++)
+            at = mine[i] == '\n' ? i + 1 : at;
+        if (strcmp(mine, theirs) != 0) {
+            const char *a = mine + at + strspn(mine + at, " -"), *b = theirs + at + strspn(theirs + at, " -");
+            told = thaw_fail(THAW_MISMATCH, "the job is another one than rank 0's: '%.*s', not '%.*s'; start all ranks in the "
+                             "same folder, with the same variables", (int)strcspn(a, "\n"), a, (int)strcspn(b, "\n"), b);
+        }
+        told = thaw_comm_agree(run->comm, told);
+    }
+    thaw_free(mine);
+    thaw_free(zeros);
+    return told == THAW_OK ? status : told;
+}
+
 thaw_status thaw_run_open(thaw_run *run) {
     const thaw_job *job = run->job;
     if (!job->output_folder)
@@ -278,7 +310,7 @@ thaw_status thaw_run_open(thaw_run *run) {
     run->program = thaw_program_bytes();
     run->folder = thaw_strdup(job->output_folder);
     THAW_TRY(thaw_comm_agree(run->comm, run->folder ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory")));
-    THAW_TRY(thaw_comm_same(run->comm, "the job", thaw_job_hash(job), THAW_MISMATCH));
+    THAW_TRY(same_job(run));
     /* Other instruction sets or algorithms give other bits: replicas would drift apart. */
     THAW_TRY(thaw_comm_same(run->comm, "the choice of kernels", thaw_hash_text(thaw_kernels_describe(), 0), THAW_MISMATCH));
     THAW_TRY(thaw_job_model(&run->model, run->comm, job, true));

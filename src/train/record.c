@@ -65,6 +65,7 @@ thaw_status thaw_record_start(const thaw_run *run, bool resumed) {
     thaw_event_text(event, "preprocess", thaw_preprocess_name(run->preprocess));
     thaw_event_text(event, "loss", thaw_loss_name(run->objective.loss));
     thaw_event_text(event, "exchange", run->job->exchange);
+    thaw_event_text(event, "exchange_precision", run->job->exchange_half ? "fp16" : "fp32");
     thaw_free(cpu);
     return thaw_event_write(run->events, event);
 }
@@ -168,7 +169,8 @@ thaw_status thaw_record_epoch(const thaw_run *run, const thaw_values *values) {
     thaw_event_number(event, "validation_seconds", t->validation_seconds);
     thaw_event_number(event, "images_per_second", t->seconds > 0.0 ? run->sums.images / t->seconds : 0.0);
     thaw_event_integer(event, "exchanged_bytes", t->exchanged);
-    thaw_event_integer(event, "exchanged_bytes_if_unfrozen", t->steps * plan->full_gradient_bytes);
+    const int64_t unfrozen = t->steps * thaw_job_wire_bytes(run->job, plan->full_gradient_bytes);
+    thaw_event_integer(event, "exchanged_bytes_if_unfrozen", unfrozen);
     thaw_event_integer(event, "hidden_bytes", t->hidden);
     thaw_event_integer(event, "other_bytes", t->other);
     thaw_event_integer(event, "peak_memory_bytes", (int64_t)run->peak); /* resident, on the rank that has most, so far */
@@ -183,7 +185,7 @@ thaw_status thaw_record_epoch(const thaw_run *run, const thaw_values *values) {
     put_cache_use(event, "validation_cache", run->validation_cache, run->validation ? run->validation->n : 0);
     thaw_event *avoided = thaw_event_object(event, "avoided"); /* against the same epoch with nothing frozen */
     thaw_event_number(avoided, "flop", (plan->full_backward_flop - plan->backward_flop) * run->sums.images);
-    thaw_event_integer(avoided, "exchanged_bytes", t->steps * plan->full_gradient_bytes - t->exchanged);
+    thaw_event_integer(avoided, "exchanged_bytes", unfrozen - t->exchanged);
     thaw_event_integer(avoided, "optimizer_bytes",
                        (plan->full_gradient_bytes - plan->gradient_bytes) * run->optimizer->n_slots);
     return thaw_event_write(run->events, event);

@@ -83,7 +83,7 @@ void thaw_report_stage(const thaw_run *run) {
               thaw_bytes_text((double)plan->full_gradient_bytes * slots, b), slots ? part : 0.0);
     const thaw_tally *tally = &run->stage_tally;
     thaw_info("  %-34s %12s %12s %8.1f%%", "exchanged by this rank", thaw_bytes_text((double)tally->exchanged, a),
-              thaw_bytes_text((double)tally->steps * (double)plan->full_gradient_bytes, b), part);
+              thaw_bytes_text((double)tally->steps * (double)thaw_job_wire_bytes(run->job, plan->full_gradient_bytes), b), part);
     if (run->peak)
         thaw_info("  peak memory of a rank so far: %s; this stage was estimated at %s", thaw_bytes_text((double)run->peak, a),
                   thaw_bytes_text((double)run->memory.total, b));

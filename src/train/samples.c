@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "base/clock.h"
+#include "base/hash.h"
 #include "base/io.h"
 #include "base/log.h"
 #include "base/memory.h"
@@ -146,7 +148,7 @@ thaw_status thaw_samples_content(thaw_dataset *dataset, thaw_comm *comm) {
     return status;
 }
 
-/* The failure to decode an image that was found bad, with its own words. */
+/* The failure to decode an image that was found bad, with its own words; THAW_OK if it can be decoded here and now. */
 static thaw_status fail_image(const thaw_dataset *dataset, int64_t sample, int64_t n) {
     uint8_t *pixels = NULL;
     int64_t height, width;
@@ -154,8 +156,6 @@ static thaw_status fail_image(const thaw_dataset *dataset, int64_t sample, int64
     thaw_status status = path ? thaw_image_decode(&pixels, &height, &width, path)
                               : thaw_fail(THAW_RESOURCE, "no memory to name a bad image");
     thaw_free(pixels);
-    if (status == THAW_OK) /* readable now: a file system that fails at times */
-        status = thaw_fail(THAW_DATA, "%s cannot be decoded every time it is read", path);
     thaw_free(path);
     if (n == 1 || status != THAW_DATA)
         return status;
@@ -166,14 +166,67 @@ static thaw_status fail_image(const thaw_dataset *dataset, int64_t sample, int64
     return status;
 }
 
+/* The first of n bad images, with the words of rank 0, or of the rank that found it if rank 0 can read it. Collective. */
+static thaw_status report_bad(const thaw_dataset *dataset, thaw_comm *comm, int64_t first, int64_t n) {
+    const int rank = thaw_comm_rank(comm), ranks = thaw_comm_size(comm);
+    thaw_status status = rank == 0 ? fail_image(dataset, first, n) : THAW_OK;
+    double readable = rank == 0 && status == THAW_OK;
+    THAW_TRY(thaw_comm_max(comm, &readable, 1));
+    if (readable > 0.0 && rank == (int)(first % ranks))
+        status = fail_image(dataset, first, n);
+    if (readable > 0.0 && rank == (int)(first % ranks) && status == THAW_OK) /* a file system that fails at times */
+        status = thaw_fail(THAW_DATA, "%s/%s cannot be decoded every time it is read", dataset->root, dataset->paths[first]);
+    return thaw_comm_agree(comm, status);
+}
+
+/* A sample's bytes, hashed as dataset->content is. */
+static thaw_status hash_sample(const thaw_dataset *dataset, int64_t sample, uint64_t *hash) {
+    if (dataset->arrays)
+        return thaw_dataset_hash_rows(dataset, sample, sample + 1, hash);
+    void *bytes = NULL;
+    size_t size = 0;
+    char *path = thaw_path_join(dataset->root, dataset->paths[sample]);
+    const thaw_status status = path ? thaw_io_read(&bytes, &size, path, 0) : thaw_fail(THAW_RESOURCE, "no memory for a path");
+    if (status == THAW_OK)
+        *hash = thaw_hash(bytes, size, 0);
+    thaw_free(bytes);
+    thaw_free(path);
+    return status;
+}
+
+enum { COMPARED = 16 }; /* samples: more are compared when they are read */
+
+/* Every rank reads some samples and compares them with rank 0's: a path need not lead to the same data on all hosts.
+ * Collective. */
+static thaw_status compare_samples(const thaw_dataset *dataset, thaw_comm *comm) {
+    uint64_t mine[COMPARED] = {0}, zeros[COMPARED];
+    const int64_t n = dataset->n < COMPARED ? dataset->n : COMPARED;
+    thaw_status status = THAW_OK;
+    if (thaw_comm_size(comm) == 1)
+        return THAW_OK;
+    for (int64_t k = 0; k < n && status == THAW_OK; k++)
+        status = hash_sample(dataset, k * dataset->n / n, &mine[k]);
+    THAW_TRY(thaw_comm_agree(comm, status));
+    memcpy(zeros, mine, sizeof zeros);
+    THAW_TRY(thaw_comm_broadcast(comm, zeros, sizeof zeros, 0));
+    for (int64_t k = 0; k < n && status == THAW_OK; k++)
+        if (mine[k] != zeros[k] && dataset->arrays)
+            status = thaw_fail(THAW_MISMATCH, "row %lld of %s:%s differs from rank 0's: give all hosts the same data",
+                               (long long)dataset->rows[k * dataset->n / n], dataset->x_file, dataset->x_dataset);
+        else if (mine[k] != zeros[k])
+            status = thaw_fail(THAW_MISMATCH, "%s/%s differs from rank 0's: give all hosts the same data", dataset->root,
+                               dataset->paths[k * dataset->n / n]);
+    return thaw_comm_agree(comm, status);
+}
+
 thaw_status thaw_samples_check(thaw_dataset *dataset, thaw_comm *comm, bool skip) {
     int64_t *bad = NULL, n = 0;
     if (dataset->arrays)
-        return THAW_OK;
+        return compare_samples(dataset, comm);
     THAW_TRY(find_bad(dataset, comm, &bad, &n));
     thaw_status status = THAW_OK;
     if (n && !skip) {
-        status = thaw_comm_rank(comm) == 0 ? fail_image(dataset, bad[0], n) : THAW_OK;
+        status = report_bad(dataset, comm, bad[0], n);
     } else if (n == dataset->n) {
         status = thaw_fail(THAW_DATA, "%s: none of the %lld images can be decoded", dataset->root, (long long)n);
     } else if (n) {
@@ -182,5 +235,34 @@ thaw_status thaw_samples_check(thaw_dataset *dataset, thaw_comm *comm, bool skip
             thaw_warn("%lld unreadable images are left out (data.on_bad_image: skip)", (long long)n);
     }
     thaw_free(bad);
-    return thaw_comm_agree(comm, status);
+    THAW_TRY(thaw_comm_agree(comm, status));
+    return compare_samples(dataset, comm);
+}
+
+static void tell_alive(void *comm) { thaw_comm_alive(comm); }
+
+thaw_status thaw_samples_stage(thaw_dataset *dataset, thaw_comm *comm, const char *parent) {
+    const char *temporary = getenv("TMPDIR");
+    const int place = thaw_comm_local_rank(comm), neighbours = thaw_comm_local_size(comm);
+    thaw_staging done = {.alive = tell_alive, .payload = comm};
+    const double began = thaw_clock();
+    char *folder = thaw_stage_folder(parent ? parent : temporary && *temporary ? temporary : "/tmp");
+    thaw_status status = folder ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory to copy the data");
+    if (status == THAW_OK && dataset->arrays)
+        status = place == 0 ? thaw_dataset_stage_arrays(dataset, folder, true, &done) : THAW_OK;
+    else if (status == THAW_OK)
+        status = thaw_dataset_stage_images(dataset, folder, thaw_threads(), place, neighbours, &done);
+    status = thaw_comm_agree(comm, status);
+    if (status == THAW_OK && dataset->arrays && place != 0)
+        status = thaw_dataset_stage_arrays(dataset, folder, false, &done);
+    double sums[2] = {(double)done.files, (double)done.bytes};
+    status = thaw_comm_agree(comm, status);
+    if (status == THAW_OK)
+        status = thaw_comm_sum(comm, sums, 2);
+    if (status == THAW_OK && thaw_comm_rank(comm) == 0)
+        thaw_info("data.stage_data: %.0f file%s (%.1f MB) copied to %s on %d host%s in %.1f s; the others were there", sums[0],
+                  sums[0] > 1.0 || sums[0] < 1.0 ? "s" : "", sums[1] * 1e-6, folder, thaw_comm_hosts(comm),
+                  thaw_comm_hosts(comm) == 1 ? "" : "s", thaw_clock() - began);
+    thaw_free(folder);
+    return status;
 }

@@ -17,6 +17,10 @@ thaw_status thaw_samples_fit(const thaw_dataset *dataset, const thaw_model *mode
 /* dataset->content for arrays, whose rows are read once more; images have it from thaw_samples_check. Collective. */
 thaw_status thaw_samples_content(thaw_dataset *dataset, thaw_comm *comm);
 /* Decodes every image once, each rank its share of them. One that cannot be decoded is THAW_DATA with its name, or with
- * `skip` it is dropped from everybody's index with a warning. Arrays pass. Collective. */
+ * `skip` it is dropped from everybody's index with a warning. Then every rank compares a few samples with rank 0's (arrays
+ * too): THAW_MISMATCH. Collective. */
 thaw_status thaw_samples_check(thaw_dataset *dataset, thaw_comm *comm, bool skip);
+/* data.stage_data: copies the samples to a folder for temporary files of each host, by all its ranks. NULL: $TMPDIR, else
+ * /tmp. Collective. Errors: those of thaw_dataset_stage_images. */
+thaw_status thaw_samples_stage(thaw_dataset *dataset, thaw_comm *comm, const char *parent);
 #endif

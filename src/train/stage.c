@@ -5,6 +5,7 @@
 
 #include "base/memory.h"
 #include "base/limits.h"
+#include "base/progress.h"
 #include "train/cache.h"
 #include "train/record.h"
 #include "train/run.h"
@@ -227,12 +228,6 @@ static thaw_status make_best(thaw_run *run) {
     return run->best ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for a copy of the best weights");
 }
 
-static thaw_exchange_kind exchange_kind(const thaw_job *job) {
-    return strcmp(job->exchange, "mpi") == 0       ? THAW_EXCHANGE_MPI
-           : strcmp(job->exchange, "overlap") == 0 ? THAW_EXCHANGE_OVERLAP
-                                                   : THAW_EXCHANGE_AUTO;
-}
-
 thaw_status thaw_stage_begin(thaw_run *run) {
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
     bool fresh = run->at.epoch == 0 && run->at.step == 0;
@@ -249,8 +244,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     if (sharers > 1 && !run->common) /* no room in common: more than was looked for at the start */
         THAW_TRY(thaw_comm_agree(run->comm, thaw_memory_fits(run->memory.total, run->comm, stage->name)));
     run->parameters = thaw_comm_alloc(run->comm, plan->count);
-    run->gradients = exchange_kind(run->job) == THAW_EXCHANGE_AUTO ? thaw_comm_alloc_common(run->comm, plan->count)
-                                                                   : thaw_comm_alloc(run->comm, plan->count);
+    run->gradients = thaw_job_exchange(run->job) == THAW_EXCHANGE_AUTO ? thaw_comm_alloc_common(run->comm, plan->count)
+                                                                       : thaw_comm_alloc(run->comm, plan->count);
     if (run->job->accumulate > 1 && !(run->earlier = thaw_calloc(plan->count, sizeof *run->earlier)))
         status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of earlier parts of a batch");
     run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run,
@@ -266,7 +261,9 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_cache_begin(run));
     THAW_TRY(thaw_stage_make_loaders(run));
     THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets,
-                                  exchange_kind(run->job)));
+                                  thaw_job_exchange(run->job)));
+    if (thaw_comm_size(run->comm) > 1)
+        thaw_progress_set(hook_poll, run); /* inside of kernels, and while batches are waited for */
     if (fresh) {
         thaw_decisions_stage(&run->decisions);
         run->stage_tally = (thaw_tally){0};
@@ -321,6 +318,7 @@ thaw_status thaw_stage_end(thaw_run *run) {
 void thaw_stage_release(thaw_run *run) {
     thaw_loader_free(run->loader);
     thaw_loader_free(run->validation_loader);
+    thaw_progress_set(NULL, NULL);
     thaw_exchange_free(run->exchange);
     thaw_engine_free(run->engine);
     thaw_common_free(run->common);

@@ -164,7 +164,7 @@ static void check_schemes(thaw_comm *comm) {
         for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
             const int levels = scheme > THAW_SCHEME_HALVING ? scheme - THAW_SCHEME_HALVING : 0;
             const thaw_allreduce_options options = {levels ? THAW_SCHEME_HALVING : (thaw_scheme)scheme, cases[i].chunk,
-                                                    cases[i].window, levels};
+                                                    cases[i].window, levels, false};
             check_steps(comm, &options, cases[i].buckets, cases[i].largest, draw = mix(draw), 1);
         }
     /* More chunks of the usual size than go at once, in every scheme that is chosen for such. */
@@ -197,7 +197,14 @@ static void check_common(thaw_comm *comm) {
                 CHECK(summed(block, 16, 5016, step, false) && block[15] == held(rank, 15, step, false));
                 thaw_exchange_free(exchange);
             }
-        thaw_exchange *exchange = NULL;
+        thaw_exchange *exchange = NULL; /* halves go by messages wherever the block lies */
+        CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_HALF) == THAW_OK);
+        for (size_t i = 0; i < 5016; i++)
+            block[i] = 0x1.004p0f; /* a half holds its neighbours alone */
+        CHECK(thaw_exchange_sharers(exchange) == 1);
+        CHECK(thaw_exchange_begin(exchange, 0) == THAW_OK && thaw_exchange_finish(exchange) == THAW_OK);
+        CHECK(size == 1 ? block[100] == 0x1.004p0f : block[100] != (float)size * 0x1.004p0f);
+        thaw_exchange_free(exchange);
         for (int n = 1; n <= 5 && sharers > 1; n++) { /* one rank without memory: all refuse */
             if (rank == size - 1)
                 thaw_memory_fail_after(n);
@@ -245,6 +252,202 @@ static void check_common_progress(thaw_comm *comm, int run) {
     thaw_comm_pretend_hosts(comm, 0);
 }
 
+/* A whole number that a half holds, as it does the sum of 16 of them: sums by halves are exact whatever their tree. */
+static float small_whole(int r, size_t i, int step) {
+    return (float)((int)(mix(seed ^ (uint64_t)r << 52 ^ (uint64_t)step << 40 ^ i) % 201) - 100);
+}
+
+/* Every float of every bucket comes back, in all schemes, with rounds of any shape. */
+static void check_half_steps(thaw_comm *comm, const thaw_allreduce_options *options, int n, size_t largest, uint64_t draw) {
+    thaw_bucket buckets[MOST_BUCKETS];
+    const size_t floats = draw_buckets(buckets, n, draw, largest);
+    float *block = thaw_comm_alloc(comm, floats);
+    thaw_exchange *exchange = NULL;
+    uint64_t payload = 0;
+    CHECK(thaw_exchange_create_with(&exchange, comm, block, buckets, n, THAW_EXCHANGE_HALF, options) == THAW_OK);
+    CHECK(thaw_exchange_overlaps(exchange));
+    const uint64_t requests = thaw_memory_requests();
+    for (int step = 0; step < 3; step++) {
+        bool right = true;
+        for (size_t i = 0; i < floats; i++)
+            block[i] = small_whole(rank, i, step);
+        for (int b = 0; b < n; b++) {
+            dawdle(exchange, (manner)step, draw + (uint64_t)(step * n + b));
+            CHECK(thaw_exchange_begin(exchange, b) == THAW_OK);
+            payload += buckets[b].payload;
+        }
+        CHECK(thaw_exchange_finish(exchange) == THAW_OK);
+        for (int b = 0; b < n; b++)
+            for (size_t i = buckets[b].offset; i < buckets[b].offset + buckets[b].count; i++) {
+                float sum = 0.0f;
+                for (int r = 0; r < size; r++)
+                    sum += small_whole(r, i, step);
+                right = right && block[i] == sum;
+            }
+        for (int b = 0; b + 1 < n; b++) /* gaps stay as they are */
+            for (size_t i = buckets[b].offset + buckets[b].count; i < buckets[b + 1].offset; i++)
+                right = right && block[i] == small_whole(rank, i, step);
+        CHECK(right);
+        if (!right)
+            fprintf(stderr, "  halves: step %d scheme %d chunk %zu window %d\n", step, (int)options->scheme, options->chunk,
+                    options->window);
+    }
+    CHECK(thaw_memory_requests() == requests);
+    CHECK(thaw_exchange_bytes(exchange) == 2 * payload);
+    CHECK(thaw_exchange_hidden(exchange) <= 2 * thaw_exchange_bytes(exchange));
+    thaw_exchange_free(exchange);
+    thaw_comm_free(comm, block);
+}
+
+static uint64_t hash_floats(const float *values, size_t n) {
+    uint64_t hash = 0;
+    for (size_t i = 0; i < n; i++) {
+        uint32_t bits;
+        memcpy(&bits, &values[i], sizeof bits);
+        hash = mix(hash ^ bits);
+    }
+    return hash;
+}
+
+/* Gradients of any size, the same in each step. With feedback, the sum over the steps misses about one rounding of one step;
+ * without, one of each step, always in the same direction. Bits are equal on all ranks. */
+static void check_feedback(thaw_comm *comm, const thaw_allreduce_options *options) {
+    enum { FLOATS = 20011, STEPS = 12 };
+    static double total[FLOATS], want[FLOATS];
+    const thaw_bucket bucket = {0, FLOATS, FLOATS};
+    float *block = thaw_comm_alloc(comm, FLOATS);
+    for (int magnitude = -110; magnitude <= 110; magnitude += 110) {
+        double missed[2] = {0.0, 0.0}, most = 0.0;
+        for (size_t i = 0; i < FLOATS; i++) {
+            want[i] = 0.0;
+            for (int r = 0; r < size; r++)
+                want[i] += (double)ldexpf(held(r, i, 7, false), magnitude - 26);
+            most = fmax(most, fabs(want[i]));
+        }
+        for (int forget = 0; forget < 2; forget++) {
+            thaw_exchange *exchange = NULL;
+            CHECK(thaw_exchange_create_with(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_HALF, options) == THAW_OK);
+            memset(total, 0, sizeof total);
+            bool equal = true;
+            for (int step = 0; step < STEPS; step++) {
+                for (size_t i = 0; i < FLOATS; i++)
+                    block[i] = ldexpf(held(rank, i, 7, false), magnitude - 26);
+                CHECK(thaw_exchange_begin(exchange, 0) == THAW_OK);
+                dawdle(exchange, (manner)(step % 3), seed + (uint64_t)step);
+                CHECK(thaw_exchange_finish(exchange) == THAW_OK);
+                equal = equal && thaw_comm_same(comm, "sums of halves", hash_floats(block, FLOATS), THAW_REPLICAS) == THAW_OK;
+                for (size_t i = 0; i < FLOATS; i++)
+                    total[i] += (double)block[i];
+                if (forget)
+                    thaw_exchange_forget(exchange);
+            }
+            CHECK(equal);
+            for (size_t i = 0; i < FLOATS; i++)
+                missed[forget] = fmax(missed[forget], fabs(total[i] - STEPS * want[i]) / most);
+            thaw_exchange_free(exchange);
+        }
+        CHECK(size == 1 ? missed[0] == 0.0 && missed[1] == 0.0 : missed[0] < 2.0 * size * 0x1p-11);
+        CHECK(size == 1 || missed[1] > 4.0 * missed[0]);
+    }
+    thaw_comm_free(comm, block);
+}
+
+/* Where rank r would have the weights: far from where others would. */
+static float wanted(int r, size_t i) {
+    return sinf((float)i) + (r == 0 ? 900.3f + small_whole(0, i, 1) : r == 1 ? -700.17f - 0.7f * small_whole(0, i, 1) : 0.0f);
+}
+
+/* Least squares by gradient descent, where the gradients of the ranks are large against their sum. Distance to the solution. */
+static double descend(thaw_comm *comm, thaw_exchange_kind kind, bool forget) {
+    enum { FLOATS = 3000, STEPS = 150 };
+    const thaw_bucket bucket = {0, FLOATS, FLOATS};
+    static float w[FLOATS];
+    float *block = thaw_comm_alloc(comm, FLOATS);
+    thaw_exchange *exchange = NULL;
+    CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, kind) == THAW_OK);
+    memset(w, 0, sizeof w);
+    for (int step = 0; step < STEPS; step++) {
+        for (size_t i = 0; i < FLOATS; i++)
+            block[i] = w[i] - wanted(rank, i);
+        CHECK(thaw_exchange_begin(exchange, 0) == THAW_OK && thaw_exchange_finish(exchange) == THAW_OK);
+        for (size_t i = 0; i < FLOATS; i++)
+            w[i] -= 0.1f / (float)size * block[i];
+        if (forget)
+            thaw_exchange_forget(exchange);
+    }
+    double error = 0.0;
+    for (size_t i = 0; i < FLOATS; i++) {
+        double solution = 0.0;
+        for (int r = 0; r < size; r++)
+            solution += (double)wanted(r, i) / size;
+        error += pow((double)w[i] - solution, 2.0) / FLOATS;
+    }
+    thaw_exchange_free(exchange);
+    thaw_comm_free(comm, block);
+    return sqrt(error);
+}
+
+static void check_descent(thaw_comm *comm) {
+    const double floats = descend(comm, THAW_EXCHANGE_AUTO, false), fed = descend(comm, THAW_EXCHANGE_HALF, false);
+    const double plain = descend(comm, THAW_EXCHANGE_HALF, true);
+    CHECK(floats < 1e-3);
+    CHECK(size == 1 ? fed == floats && plain == floats : fed < 0.02 && plain > 3.0 * fed);
+    if (rank == 0 && getenv("EXCHANGE_SHOW"))
+        fprintf(stderr, "descent on %d ranks: floats %g, halves %g, without feedback %g\n", size, floats, fed, plain);
+}
+
+/* What is not finite on one rank is not on any, and its neighbours in the block are not harmed for good. */
+static void check_not_finite(thaw_comm *comm) {
+    enum { FLOATS = 100 };
+    const float odd[] = {INFINITY, -INFINITY, NAN};
+    const thaw_bucket bucket = {0, FLOATS, FLOATS};
+    float *block = thaw_comm_alloc(comm, FLOATS);
+    thaw_exchange *exchange = NULL;
+    CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_HALF) == THAW_OK);
+    for (int step = 0; step < 4; step++) {
+        for (size_t i = 0; i < FLOATS; i++)
+            block[i] = 1.0f;
+        if (step < 3 && rank == size - 1)
+            block[50] = odd[step];
+        CHECK(thaw_exchange_begin(exchange, 0) == THAW_OK && thaw_exchange_finish(exchange) == THAW_OK);
+        CHECK(step == 3 ? block[50] == (float)size : step == 2 ? isnan(block[50]) : block[50] == odd[step]);
+        CHECK(block[49] == (float)size && block[51] == (float)size);
+    }
+    thaw_exchange_free(exchange);
+    thaw_comm_free(comm, block);
+}
+
+static void check_half(thaw_comm *comm) {
+    static const struct {
+        size_t chunk;
+        int window, buckets;
+        size_t largest;
+    } cases[] = {{1, 0, 8, 100}, {37, 1, 8, 500}, {37, 3, 12, 1500}, {1024, 3, 24, 30000}, {0, 0, 8, 300000}};
+    static const thaw_allreduce_options schemes[] = {{THAW_SCHEME_AUTO, 0, 0, 0, false},    {THAW_SCHEME_OWNERS, 0, 0, 0, false},
+                                                     {THAW_SCHEME_HALVING, 0, 0, 0, false}, {THAW_SCHEME_HALVING, 0, 0, 1, false},
+                                                     {THAW_SCHEME_HALVING, 0, 0, 2, false}};
+    uint64_t draw = mix(seed + 1);
+    for (size_t k = 0; k < sizeof schemes / sizeof *schemes; k++) {
+        thaw_allreduce_options options = schemes[k];
+        for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+            options.chunk = cases[i].chunk;
+            options.window = cases[i].window;
+            check_half_steps(comm, &options, cases[i].buckets, cases[i].largest, draw = mix(draw));
+        }
+        options.chunk = 3001;
+        check_feedback(comm, &options);
+    }
+    check_not_finite(comm);
+    check_descent(comm);
+    const thaw_bucket bucket = {0, 64, 64};
+    const thaw_allreduce_options doubling = {.scheme = THAW_SCHEME_DOUBLING};
+    float *block = thaw_comm_alloc(comm, 64);
+    thaw_exchange *exchange = NULL;
+    CHECK(thaw_exchange_create_with(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_HALF, &doubling) == THAW_INTERNAL);
+    CHECK(!exchange);
+    thaw_comm_free(comm, block);
+}
+
 /* Polls alone bring a sum to its end, with no rank waiting in a call. */
 static void check_progress(thaw_comm *comm) {
     enum { FLOATS = 1000003 };
@@ -253,7 +456,7 @@ static void check_progress(thaw_comm *comm) {
     CHECK(thaw_allreduce_create(&sums, comm, 1, FLOATS, NULL) == THAW_OK);
     for (size_t i = 0; i < FLOATS; i++)
         values[i] = held(rank, i, 9, false);
-    thaw_allreduce_begin(sums, values, FLOATS);
+    thaw_allreduce_begin(sums, values, NULL, FLOATS);
     CHECK(thaw_allreduce_left(sums) == (size > 1 ? FLOATS : 0));
     for (const double start = thaw_clock(); thaw_allreduce_left(sums) > 0 && thaw_clock() - start < PATIENCE;) {
         thaw_allreduce_poll(sums);
@@ -302,23 +505,24 @@ static void check_refusals(thaw_comm *comm) {
             CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_AUTO) == THAW_RESOURCE && !exchange);
         }
         thaw_memory_fail_after(-1);
-        CHECK(thaw_exchange_memory(&bucket, 1, size) >= 256 && thaw_exchange_memory(&bucket, 1, size) < 4096);
+        const size_t bytes = thaw_exchange_memory(&bucket, 1, size, THAW_EXCHANGE_AUTO);
+        CHECK(bytes >= 256 && bytes < 4096);
     }
-    CHECK(thaw_exchange_memory(&bucket, 1, 1) == 0);
+    CHECK(thaw_exchange_memory(&bucket, 1, 1, THAW_EXCHANGE_HALF) == 0);
     CHECK(thaw_exchange_create_with(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_AUTO, &wide) == THAW_INTERNAL);
     CHECK(thaw_exchange_create_with(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_AUTO, &long_chunk) == THAW_INTERNAL);
     thaw_comm_free(comm, block);
 }
 
 /* What the estimate says is what is held. */
-static void check_memory(thaw_comm *comm) {
+static void check_memory(thaw_comm *comm, thaw_exchange_kind kind) {
     const thaw_bucket buckets[] = {{0, 1 << 20, 1 << 20}, {1 << 20, 5 << 20, 5 << 20}};
     const size_t live = thaw_memory_live(), floats = (size_t)6 << 20;
     float *block = thaw_comm_alloc(comm, floats);
     thaw_exchange *exchange = NULL;
-    CHECK(thaw_exchange_create(&exchange, comm, block, buckets, 2, THAW_EXCHANGE_AUTO) == THAW_OK);
+    CHECK(thaw_exchange_create(&exchange, comm, block, buckets, 2, kind) == THAW_OK);
     const size_t taken = thaw_memory_live() - live - floats * sizeof *block;
-    const size_t said = thaw_exchange_memory(buckets, 2, size);
+    const size_t said = thaw_exchange_memory(buckets, 2, size, kind);
     CHECK(taken >= said && taken < said + (1 << 16));
     thaw_exchange_free(exchange);
     thaw_comm_free(comm, block);
@@ -342,10 +546,12 @@ int main(int argc, char **argv) {
     if (argc > 2) /* common memory alone */
         goto out;
     check_schemes(comm);
+    check_half(comm);
     check_progress(comm);
     check_mpi(comm);
     check_refusals(comm);
-    check_memory(comm);
+    check_memory(comm, THAW_EXCHANGE_AUTO);
+    check_memory(comm, THAW_EXCHANGE_HALF);
 out:;
     double total[2] = {failures, checks};
     thaw_comm_sum(comm, total, 2);

@@ -32,11 +32,13 @@ class Comm(unittest.TestCase):
         for ranks, aborting, status in ((0, 0, 65), (1, 0, 70), (3, 0, 74), (3, 2, 76)):
             with self.subTest(ranks=ranks, aborting=aborting):
                 done = self.run_program(ranks, "abort", aborting, status)
-                self.assertEqual(done.returncode, status, done.stderr)
+                # MPICH's launcher may give the signal by which it ended the others instead, and adds a banner to the output.
+                mpich = harness.library() == "MPICH" and ranks > 0
+                self.assertIn(done.returncode, (status, 9, 15) if mpich else (status,), done.stderr)
                 lines = [line for line in done.stderr.splitlines() if line.startswith("thaw: ")]
                 self.assertEqual(len(lines), 1, done.stderr)
                 self.assertRegex(lines[0], r"^thaw: rank %d \(.+\): gave up$" % aborting)
-                self.assertEqual(done.stdout, "buffered line\n")
+                self.assertEqual(done.stdout[:14] if mpich else done.stdout, "buffered line\n")
 
 
 if __name__ == "__main__":

@@ -100,7 +100,7 @@ class Ranks(harness.Case):
     def test_other_kernels_on_one_rank(self):
         """Ranks that compute in different ways would drift apart: refused before anything is written."""
         job = harness.write_job(self.path("job.yaml"), self.job(self.plain, [self.stage("head", "before:fc1", 1)]))
-        prefix = harness.mpirun(2) + ["sh", "-c", '[ "$OMPI_COMM_WORLD_RANK" != 1 ] || export THAW_CONV=direct; exec "$@"', "sh"]
+        prefix = harness.on_rank(1, 2, "export THAW_CONV=direct")
         result = harness.run("train", job, prefix=prefix)
         self.assertEqual(result.status, 78, str(result))
         self.assertEqual(len(result.messages), 1, str(result))

@@ -4,6 +4,7 @@
     THAW_TIER     default | long: long tests do more repetitions
 """
 import csv
+import functools
 import json
 import os
 import shutil
@@ -25,12 +26,27 @@ ENVIRONMENT = {"OMPI_MCA_btl_vader_single_copy_mechanism": "none", "OMPI_MCA_rma
                "OMPI_MCA_mpi_yield_when_idle": "1", "OMP_NUM_THREADS": "1", "LC_ALL": "C.UTF-8"}
 
 
+@functools.lru_cache(None)
+def library():
+    """What the program under test was built with: "Open MPI", "MPICH" or "single process"."""
+    line = subprocess.run([THAW, "--version"], stdout=subprocess.PIPE, universal_newlines=True, check=True,
+                          env=environment()).stdout.splitlines()[-1]
+    return "MPICH" if line.startswith("MPICH") else "Open MPI" if line.startswith("Open MPI") else line
+
+
 def mpirun(ranks):
     """Command prefix for `ranks` processes on this machine; nothing for ranks = 0 (one process, without mpirun)."""
     if not ranks:
         return []
+    if library() == "MPICH":
+        return [shutil.which("mpirun.mpich") or "mpirun", "-n", str(ranks)]
     root = ["--allow-run-as-root"] if os.geteuid() == 0 else []
-    return ["mpirun", "-n", str(ranks)] + root + ["--oversubscribe", "--bind-to", "none"]
+    return [shutil.which("mpirun.openmpi") or "mpirun", "-n", str(ranks)] + root + ["--oversubscribe", "--bind-to", "none"]
+
+
+def on_rank(rank, ranks, shell):
+    """Command prefix for `ranks` processes, of which one runs the shell words before it becomes thaw."""
+    return mpirun(ranks) + ["sh", "-c", '[ "${OMPI_COMM_WORLD_RANK:-$PMI_RANK}" != %d ] || { %s; }; exec "$@"' % (rank, shell), "sh"]
 
 
 class Result:
@@ -106,6 +122,18 @@ def ranks_of(process):
         except OSError:
             pass
     return sorted(found)
+
+
+def rank_processes(process):
+    """Process id by rank of a started mpirun's ranks, of those that can be looked at."""
+    found = {}
+    for pid in ranks_of(process):
+        try:
+            words = dict(w.split("=", 1) for w in read_bytes("/proc/%d/environ" % pid).decode().split("\0") if "=" in w)
+            found[int(words.get("OMPI_COMM_WORLD_RANK", words.get("PMI_RANK", "0")))] = pid
+        except (OSError, UnicodeDecodeError):
+            pass
+    return found
 
 
 def wait_for(condition, timeout=60, pause=0.02):

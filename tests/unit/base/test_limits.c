@@ -71,6 +71,27 @@ static void test_first_groups(void **state) {
     expect_left(1, 1000 << 10, "host");
 }
 
+static void test_processor_time(void **state) {
+    (void)state;
+    assert_true(thaw_cores_allowed(folder) == 0);
+    put("proc/self/cgroup", "0::/slurm/job7\n");
+    put("sys/fs/cgroup/slurm/job7/cpu.max", "max 100000\n");
+    assert_true(thaw_cores_allowed(folder) == 0);
+    put("sys/fs/cgroup/slurm/cpu.max", "150000 100000\n");
+    assert_true(thaw_cores_allowed(folder) == 1.5);
+    put("sys/fs/cgroup/slurm/job7/cpu.max", "400000 100000\n"); /* the group above is tighter */
+    assert_true(thaw_cores_allowed(folder) == 1.5);
+    put("proc/self/cgroup", "8:cpuset:/box\n11:cpu,cpuacct:/box\n");
+    assert_true(thaw_cores_allowed(folder) == 0);
+    put("sys/fs/cgroup/cpu/box/cpu.cfs_quota_us", "-1\n");
+    put("sys/fs/cgroup/cpu/box/cpu.cfs_period_us", "50000\n");
+    assert_true(thaw_cores_allowed(folder) == 0);
+    put("sys/fs/cgroup/cpu/box/cpu.cfs_quota_us", "100000\n");
+    assert_true(thaw_cores_allowed(folder) == 2);
+    put("sys/fs/cgroup/cpu/box/cpu.cfs_period_us", "0\n");
+    assert_true(thaw_cores_allowed(folder) == 0);
+}
+
 static void test_slurm(void **state) {
     (void)state;
     put("proc/meminfo", "MemAvailable: 8000000 kB\n");
@@ -116,7 +137,7 @@ static void test_rest(void **state) {
 
 int main(void) {
 #define RUN(test) cmocka_unit_test_setup(test, fresh)
-    const struct CMUnitTest tests[] = {RUN(test_host), RUN(test_second_groups), RUN(test_first_groups), RUN(test_slurm),
-                                       RUN(test_resident), RUN(test_rest)};
+    const struct CMUnitTest tests[] = {RUN(test_host), RUN(test_second_groups), RUN(test_first_groups),
+                                       RUN(test_processor_time), RUN(test_slurm), RUN(test_resident), RUN(test_rest)};
     return cmocka_run_group_tests(tests, make_folder, remove_folder);
 }

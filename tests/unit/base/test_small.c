@@ -45,6 +45,11 @@ static void test_threads(void **state) {
 #pragma omp single
     n = omp_get_num_threads();
     assert_int_equal(n, 3);
+    int busy = 0;
+    assert_false(thaw_threads_busy());
+#pragma omp parallel reduction(+ : busy)
+    busy += thaw_threads_busy() != 0;
+    assert_int_equal(busy, 3);
     /* Every thread rounds as the caller does. */
     fesetround(FE_UPWARD);
     thaw_threads_set(3);

@@ -116,6 +116,9 @@ static void test_defaults(void **state) {
     assert_null(job->output_folder);
     assert_string_equal(job->exchange, "auto");
     assert_int_equal(job->accumulate, 1);
+    assert_true(job->watchdog_seconds == 120);
+    assert_false(job->stage_data);
+    assert_null(job->stage_folder);
     assert_string_equal(job->cache_mode, "auto");
     assert_int_equal(job->cache_memory, 0);
     assert_null(job->cache_folder);

@@ -118,6 +118,9 @@ static void test_hash(void **state) {
                                           "cache=memory",
                                           "cache.memory=3",
                                           "cache.dir=/elsewhere",
+                                          "training.watchdog_seconds=5",
+                                          "data.stage_data=node-local",
+                                          "data.stage_dir=/elsewhere",
                                           "exchange=auto"};
     static const char *const seen[] = {"model.base=b.h5",
                                        "model.pooling=avg",

@@ -180,6 +180,63 @@ static void test_errors(void **state) {
     }
 }
 
+/* Pooled on the way: the maxima of the reference's outputs; where maps have whole tiles, the very bits of a pooling behind it. */
+static void test_pooled(void **state) {
+    (void)state;
+    static const char *const isas[] = {"avx512", "avx2", "portable"};
+    static const int64_t sizes[][4] = {{8, 8, 16, 64}, {16, 24, 32, 37}, {37, 37, 16, 32}, {23, 32, 19, 40},
+                                       {50, 8, 48, 16}, {12, 13, 16, 16}, {28, 28, 130, 96}};
+    enum { N = 3 };
+    const thaw_kernels *fast = thaw_kernels_fast(), *reference = thaw_kernels_reference();
+    thaw_conv_mode_set(THAW_CONV_WINOGRAD);
+    for (size_t i = 0; i < sizeof sizes / sizeof *sizes; i++)
+        for (int isa = 0; isa < 3; isa++)
+            for (int relu = 0; relu < 2; relu++) {
+                if (!thaw_isa_choose(isas[isa]))
+                    continue;
+                const int64_t h = sizes[i][0], w = sizes[i][1], cin = sizes[i][2], cout = sizes[i][3];
+                const thaw_activation act = relu ? THAW_ACTIVATION_RELU : THAW_ACTIVATION_LINEAR;
+                thaw_window s = window_of(h, w, cin, cout, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+                const thaw_window half = {.h = h, .w = w, .cin = cout, .kh = 2, .kw = 2, .sh = 2, .sw = 2, .dh = 1, .dw = 1,
+                                     .oh = h / 2, .ow = w / 2, .cout = cout};
+                const int64_t out = N * h * w * cout, pooled = N * half.oh * half.ow * cout;
+                float *x = normal(N * h * w * cin, 1.0, true), *kernel = normal(9 * cin * cout, 0.2, false);
+                float *bias = normal(cout, 1.0, false), *y = unset(out), *want = unset(pooled), *got = unset(pooled + 1);
+                float *packed = unset((int64_t)fast->conv_pack_floats(&s, false));
+                void *scratch = scratch_of(fast->conv_scratch(&s, N));
+                fast->conv_pack(&s, false, kernel, NULL, packed);
+                assert_true(fast->conv_pools(&s));
+                got[pooled] = 7.0f;
+                s.pool = 2;
+                fast->conv_forward_packed(&s, N, x, packed, bias, NULL, act, got, scratch);
+                assert_true(got[pooled] == 7.0f);
+                s.pool = 0;
+                if (h % 4 == 0 && w % 4 == 0) {
+                    fast->conv_forward_packed(&s, N, x, packed, bias, NULL, act, y, scratch);
+                    fast->max_pool_forward(&half, N, y, want, NULL);
+                    assert_memory_equal(got, want, (size_t)pooled * sizeof *got);
+                }
+                reference->conv_forward(&s, N, x, kernel, bias, act, y, scratch);
+                reference->max_pool_forward(&half, N, y, want, NULL);
+                double difference = 0.0, size = 0.0;
+                for (int64_t k = 0; k < pooled; k++) {
+                    difference += pow((double)got[k] - (double)want[k], 2.0);
+                    size += pow((double)want[k], 2.0);
+                }
+                assert_true(sqrt(difference / size) < LIMITS[FORWARD]);
+                thaw_free(x), thaw_free(kernel), thaw_free(bias), thaw_free(y), thaw_free(want), thaw_free(got);
+                thaw_free(packed), thaw_free(scratch);
+            }
+    const thaw_window strided = window_of(8, 8, 16, 16, 3, 3, 2, 2, 1, 1, 1, 1, 1, 1);
+    const thaw_window line = window_of(8, 8, 16, 16, 1, 3, 1, 1, 1, 1, 0, 0, 1, 1);
+    /* 4x4 full tiles instead of (4+4+3+3) x (4+4+3+3) outputs */
+    const thaw_window more = window_of(14, 14, 16, 16, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    assert_false(fast->conv_pools(&more));
+    assert_false(fast->conv_pools(&strided));
+    assert_false(fast->conv_pools(&line));
+    assert_false(reference->conv_pools(&strided));
+}
+
 /* What is chosen depends on the shape alone, and where Winograd is, its packed form is larger. */
 static void test_choice(void **state) {
     (void)state;
@@ -242,6 +299,7 @@ static void test_scratch(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors), cmocka_unit_test(test_choice),
+                                       cmocka_unit_test(test_pooled),
                                        cmocka_unit_test(test_scratch)};
     thaw_kernels_init();
     thaw_threads_set(2);

@@ -1,5 +1,5 @@
 /* Conversions without branches, which compilers turn into vectors of any instruction set. */
-#include "train/half.h"
+#include "base/half.h"
 
 #include <stdbool.h>
 #include <string.h>
@@ -77,4 +77,37 @@ void thaw_half_encode(uint16_t *half, const float *value, size_t n, thaw_half_er
         add_error(error, finite, rounded, (m + 7) / 8 * 8);
         error->cut += cut;
     }
+}
+
+/* 2^n, -126 <= n <= 127. */
+static inline float power_of(int n) { return float_of((uint32_t)(n + 127) << 23); }
+
+int thaw_half_shift(const float *value, size_t n) {
+    uint32_t most = 0; /* sizes of floats order as their bits do */
+    for (size_t i = 0; i < n; i++) {
+        const uint32_t size = bits_of(value[i]) & 0x7fffffffu;
+        most = size > most ? size : most;
+    }
+    if (most == 0 || most >= 0x7f800000u)
+        return 0;
+    const int shift = 14 + 127 - (int)(most >> 23);
+    return shift > 100 ? 100 : shift;
+}
+
+void thaw_half_split(uint16_t *half, float *value, float *lost, size_t n, int shift) {
+    const float up = power_of(shift), down = power_of(-shift);
+    for (size_t i = 0; i < n; i++) {
+        const uint16_t coded = encode(value[i] * up);
+        const float kept = decode(coded) * down;
+        const uint32_t known = (bits_of(value[i]) & 0x7fffffffu) < 0x7f800000u ? ~0u : 0u;
+        lost[i] += float_of(bits_of(value[i] - kept) & known);
+        half[i] = coded;
+        value[i] = kept;
+    }
+}
+
+void thaw_half_join(float *value, const uint16_t *half, size_t n, int shift) {
+    const float down = power_of(-shift);
+    for (size_t i = 0; i < n; i++)
+        value[i] = decode(half[i]) * down;
 }

@@ -1,9 +1,11 @@
 /* Halves as storage: every half and every kind of float against rounding in double. */
-#include "train_case.h"
+#include "base_case.h"
 
 #include <float.h>
+#include <math.h>
+#include <stdbool.h>
 
-#include "train/half.h"
+#include "base/half.h"
 
 static float float_of(uint32_t bits) {
     float value;
@@ -122,8 +124,43 @@ static void test_cut_and_error(void **state) {
     assert_true(relative > 1e-4 && relative < 0x1p-11);
 }
 
+/* Values of any size keep 11 bits of the largest, and what is lost is added up. */
+static void test_scaled(void **state) {
+    (void)state;
+    enum { N = 1000 };
+    static float x[N], kept[N], lost[N], again[N];
+    static uint16_t half[N];
+    for (int exponent = -149; exponent <= 127; exponent++) {
+        float most = 0.0f;
+        for (int i = 0; i < N; i++) {
+            x[i] = kept[i] = ldexpf((float)sin(i * 1.3) * (i % 3 ? 1.0f : 1e-4f), exponent);
+            lost[i] = 3.0f * x[i];
+            most = fmaxf(most, fabsf(x[i]));
+        }
+        const int shift = thaw_half_shift(x, N);
+        assert_true(shift == 100 ? exponent <= -85 : ldexpf(most, shift) >= 0x1p14f && ldexpf(most, shift) < 0x1p15f);
+        thaw_half_split(half, kept, lost, N, shift);
+        thaw_half_join(again, half, N, shift);
+        for (int i = 0; i < N; i++) {
+            const double error = (double)x[i] - (double)kept[i];
+            assert_true(again[i] == kept[i] && kept[i] == (float)ldexp(meaning(half[i]), -shift));
+            assert_true(fabs(error) <= fmax(fabs((double)x[i]) * 0x1p-11, fmax((double)most * 0x1p-38, 0x1p-125)));
+            assert_true(lost[i] == 3.0f * x[i] + (float)error);
+        }
+    }
+    const float zero[2] = {0.0f, -0.0f}, odd[3] = {1e30f, INFINITY, NAN};
+    assert_int_equal(thaw_half_shift(zero, 2), 0);
+    assert_int_equal(thaw_half_shift(odd, 3), 0);
+    assert_int_equal(thaw_half_shift(odd, 0), 0);
+    memcpy(kept, odd, sizeof odd);
+    memset(lost, 0, sizeof odd);
+    thaw_half_split(half, kept, lost, 3, 0);
+    assert_true(kept[0] == 65504.0f && lost[0] == 1e30f - 65504.0f);
+    assert_true(isinf(kept[1]) && lost[1] == 0.0f && isnan(kept[2]) && lost[2] == 0.0f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_every_half), cmocka_unit_test(test_nearest_even),
-                                       cmocka_unit_test(test_cut_and_error)};
+                                       cmocka_unit_test(test_cut_and_error), cmocka_unit_test(test_scaled)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,0 +1,21 @@
+/* Progress of something else, from inside of long loops: messages that are under way while a kernel computes.
+ *
+ * A loop over blocks calls thaw_progress once a block. It does something only in the thread that has set a call, which in a
+ * team of OpenMP is its master: so that with the main thread's call MPI_THREAD_FUNNELED is kept. */
+#ifndef THAW_BASE_PROGRESS_H
+#define THAW_BASE_PROGRESS_H
+#include <stddef.h>
+
+/* [in] call: made by thaw_progress of this thread from now on, with `payload`; NULL: nothing. It must neither wait nor change
+ * what kernels read; it may itself come to loops that call thaw_progress, which does nothing then. */
+void thaw_progress_set(void (*call)(void *payload), void *payload);
+
+extern _Thread_local void (*thaw_progress_call)(void *payload); /* of this thread; set by thaw_progress_set */
+void thaw_progress_when_due(void);
+
+/* Makes this thread's call, if there is one and the last one ended half a millisecond ago or earlier. */
+static inline void thaw_progress(void) {
+    if (thaw_progress_call)
+        thaw_progress_when_due();
+}
+#endif
