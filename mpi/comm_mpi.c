@@ -25,6 +25,9 @@ struct thaw_comm {
     MPI_Comm world;    /* a duplicate: traffic of others never meets ours */
     MPI_Comm exchange; /* another one, for messages of allreduce.c */
     MPI_Comm local;    /* the ranks of this host */
+    bool even;         /* thaw_comm_even */
+    thaw_comm *across; /* one of each host, for exchange alone */
+    thaw_node_window *windows;
     int rank, size;
     int local_rank, local_size, hosts;
     bool part; /* of another one, which ends MPI */
@@ -61,13 +64,53 @@ static void reduce(thaw_comm *comm, void *values, size_t count, MPI_Datatype typ
     }
 }
 
-/* Finds this rank's place on its host: ranks that can share memory are a host. */
-static void find_hosts(thaw_comm *comm) {
-    MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &comm->local);
+/* Ranks that have this rank's place on their hosts, where sums go host by host first. */
+static void find_across(thaw_comm *comm) {
+    int first = comm->rank;
+    MPI_Bcast(&first, 1, MPI_INT, 0, comm->local);
+    comm->across = thaw_calloc(1, sizeof *comm->across);
+    const bool run = comm->rank == first + comm->local_rank && first % comm->local_size == 0;
+    const bool power = (comm->local_size & (comm->local_size - 1)) == 0;
+    const bool fits = comm->across && run && comm->local_size > 1 && (power || comm->hosts == 1);
+    int least[] = {fits, comm->local_size, -comm->local_size};
+    MPI_Allreduce(MPI_IN_PLACE, least, 3, MPI_INT, MPI_MIN, comm->world);
+    comm->even = least[0] && least[1] == -least[2];
+    if (comm->even && comm->hosts > 1) {
+        thaw_comm *across = comm->across;
+        MPI_Comm_split(comm->world, comm->local_rank, comm->rank, &across->exchange);
+        MPI_Comm_rank(across->exchange, &across->rank);
+        MPI_Comm_size(across->exchange, &across->size);
+    } else {
+        thaw_free(comm->across);
+        comm->across = NULL;
+    }
+}
+
+static void forget_hosts(thaw_comm *comm) {
+    MPI_Comm_free(&comm->local);
+    if (comm->across)
+        MPI_Comm_free(&comm->across->exchange);
+    thaw_free(comm->across);
+    comm->across = NULL;
+}
+
+/* Finds this rank's place on its host: ranks that can share memory are a host; with `run` above 0 that many in a row. */
+static void find_hosts(thaw_comm *comm, int run) {
+    comm->windows = NULL;
+    if (run > 0)
+        MPI_Comm_split(comm->world, comm->rank / run, comm->rank, &comm->local);
+    else
+        MPI_Comm_split_type(comm->world, MPI_COMM_TYPE_SHARED, comm->rank, MPI_INFO_NULL, &comm->local);
     MPI_Comm_rank(comm->local, &comm->local_rank);
     MPI_Comm_size(comm->local, &comm->local_size);
     const int first = comm->local_rank == 0;
     MPI_Allreduce(&first, &comm->hosts, 1, MPI_INT, MPI_SUM, comm->world);
+    find_across(comm);
+}
+
+void thaw_comm_pretend_hosts(thaw_comm *comm, int ranks) {
+    forget_hosts(comm);
+    find_hosts(comm, ranks);
 }
 
 /* Outside mpirun and srun, Open MPI starts a daemon beside the process for ranks that it might spawn, and ends the program
@@ -114,7 +157,7 @@ thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
     if (tab)
         *tab = ' ';
     comm->library[strcspn(comm->library, "\r\n\t")] = 0;
-    find_hosts(comm);
+    find_hosts(comm, 0);
     *out = comm;
     return THAW_OK;
 }
@@ -123,7 +166,7 @@ void thaw_comm_finalize(thaw_comm *comm) {
     if (!comm)
         return;
     const bool part = comm->part;
-    MPI_Comm_free(&comm->local);
+    forget_hosts(comm);
     MPI_Comm_free(&comm->exchange);
     MPI_Comm_free(&comm->world);
     thaw_free(comm);
@@ -151,7 +194,7 @@ thaw_status thaw_comm_first(thaw_comm **out, thaw_comm *comm, int ranks) {
     }
     part->size = ranks;
     MPI_Comm_dup(part->world, &part->exchange);
-    find_hosts(part);
+    find_hosts(part, 0);
     *out = part;
     return THAW_OK;
 }
@@ -197,6 +240,9 @@ _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *
 
 MPI_Comm thaw_comm_exchange_world(const thaw_comm *comm) { return comm->exchange; }
 MPI_Comm thaw_comm_local_world(const thaw_comm *comm) { return comm->local; }
+thaw_node_window **thaw_comm_windows(const thaw_comm *comm) { return (thaw_node_window **)(uintptr_t)&comm->windows; }
+bool thaw_comm_even(const thaw_comm *comm) { return comm->even; }
+thaw_comm *thaw_comm_across(const thaw_comm *comm) { return comm->across; }
 
 int thaw_comm_rank(const thaw_comm *comm) { return comm->rank; }
 int thaw_comm_size(const thaw_comm *comm) { return comm->size; }
@@ -424,6 +470,6 @@ float *thaw_comm_alloc(thaw_comm *comm, size_t floats) {
 }
 
 void thaw_comm_free(thaw_comm *comm, float *block) {
-    (void)comm;
-    thaw_free(block);
+    if (!thaw_node_window_free(comm, block))
+        thaw_free(block);
 }

@@ -6,6 +6,7 @@
 
 #include "base/memory.h"
 #include "exchange.h"
+#include "node_sum.h"
 #include "watch.h"
 
 struct thaw_comm {
@@ -126,6 +127,8 @@ void thaw_watch_end(void) {}
 
 float *thaw_comm_alloc(thaw_comm *comm, size_t floats) { return (void)comm, thaw_calloc(floats, sizeof(float)); }
 
+float *thaw_comm_alloc_common(thaw_comm *comm, size_t floats) { return thaw_comm_alloc(comm, floats); }
+
 void thaw_comm_free(thaw_comm *comm, float *block) {
     (void)comm;
     thaw_free(block);
@@ -157,6 +160,8 @@ void thaw_common_free(thaw_common *common) {
 void *thaw_common_block(const thaw_common *common) { return common->block; }
 int thaw_common_part(const thaw_common *common) { return (void)common, 0; }
 int thaw_common_parts(const thaw_common *common) { return (void)common, 1; }
+void thaw_common_meet(thaw_common *common) { (void)common; }
+void thaw_common_enlarge(thaw_common *common) { (void)common; }
 void thaw_common_seal(thaw_common *common) { (void)common; }
 
 /* Sums of one rank: nothing is ever under way. */
@@ -176,4 +181,21 @@ void thaw_allreduce_finish(thaw_allreduce *a) { (void)a; }
 size_t thaw_allreduce_left(const thaw_allreduce *a) { return (void)a, (size_t)0; }
 size_t thaw_allreduce_memory(int n, size_t floats, int ranks, bool half) {
     return (void)n, (void)floats, (void)ranks, (void)half, (size_t)0;
+}
+
+/* No rank has anything in common with another. */
+bool thaw_node_sum_fits(const thaw_comm *comm, const float *block) { return (void)comm, (void)block, false; }
+thaw_status thaw_node_sum_create(thaw_node_sum **out, thaw_comm *comm, float *block, int n, size_t floats) {
+    (void)comm, (void)block, (void)n, (void)floats;
+    *out = NULL;
+    return thaw_fail(THAW_INTERNAL, "exchange: one process has no memory in common");
+}
+void thaw_node_sum_free(thaw_node_sum *s) { (void)s; }
+void thaw_node_sum_begin(thaw_node_sum *s, size_t offset, size_t count) { (void)s, (void)offset, (void)count; }
+void thaw_node_sum_poll(thaw_node_sum *s) { (void)s; }
+void thaw_node_sum_finish(thaw_node_sum *s) { (void)s; }
+size_t thaw_node_sum_left(const thaw_node_sum *s) { return (void)s, (size_t)0; }
+int thaw_node_sum_parts(const thaw_node_sum *s) { return (void)s, 1; }
+size_t thaw_node_sum_memory(int n, size_t floats, int ranks, int parts) {
+    return (void)parts, thaw_allreduce_memory(n, floats, ranks, false);
 }

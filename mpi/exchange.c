@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/memory.h"
 #include "exchange.h"
+#include "node_sum.h"
 #include "watch.h"
 
 struct thaw_exchange {
@@ -19,7 +20,8 @@ struct thaw_exchange {
     thaw_bucket *buckets; /* n_buckets */
     bool *begun;          /* n_buckets */
     int *order;           /* the first n_begun: buckets in the order of their beginning */
-    thaw_allreduce *sums; /* NULL: they are taken inside of finish */
+    thaw_allreduce *sums; /* NULL: they are taken inside of finish, */
+    thaw_node_sum *node;  /* or here */
     uint64_t bytes, hidden;
 };
 
@@ -85,6 +87,8 @@ static thaw_status build(thaw_exchange **out, thaw_comm *comm, float *block, con
     if (n > 0)
         memcpy(exchange->buckets, buckets, (size_t)n * sizeof *buckets);
     *out = exchange;
+    if (kind == THAW_EXCHANGE_AUTO && !options && thaw_node_sum_fits(comm, block)) /* halves want messages */
+        return thaw_node_sum_create(&exchange->node, comm, block, n, total(buckets, n));
     thaw_allreduce_options with = options ? *options : (thaw_allreduce_options){0};
     with.half = exchange->half;
     return kind == THAW_EXCHANGE_MPI ? THAW_OK : thaw_allreduce_create(&exchange->sums, comm, n, total(buckets, n), &with);
@@ -93,7 +97,8 @@ static thaw_status build(thaw_exchange **out, thaw_comm *comm, float *block, con
 thaw_status thaw_exchange_create_with(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,
                                       int n_buckets, thaw_exchange_kind kind, const thaw_allreduce_options *options) {
     thaw_status status = thaw_comm_agree(comm, build(out, comm, block, buckets, n_buckets, kind, options));
-    const uint64_t start = (uint64_t)n_buckets << 2 | (kind == THAW_EXCHANGE_MPI ? 1 : kind == THAW_EXCHANGE_HALF ? 2 : 0);
+    const unsigned way = *out && (*out)->node ? 3 : kind == THAW_EXCHANGE_MPI ? 1 : kind == THAW_EXCHANGE_HALF ? 2 : 0;
+    const uint64_t start = (uint64_t)n_buckets << 2 | way;
     if (status == THAW_OK)
         status = thaw_comm_same(comm, "division of the gradient into buckets",
                                 thaw_hash(buckets, (size_t)n_buckets * sizeof *buckets, start), THAW_INTERNAL);
@@ -113,6 +118,7 @@ void thaw_exchange_free(thaw_exchange *exchange) {
     if (!exchange)
         return;
     thaw_allreduce_free(exchange->sums);
+    thaw_node_sum_free(exchange->node);
     thaw_free(exchange->lost);
     thaw_free(exchange->buckets);
     thaw_free(exchange->begun);
@@ -132,6 +138,8 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket) {
     exchange->order[exchange->n_begun++] = bucket;
     const thaw_bucket *b = &exchange->buckets[bucket];
     exchange->bytes += (uint64_t)b->payload * width(exchange);
+    if (exchange->node)
+        thaw_node_sum_begin(exchange->node, b->offset, b->count);
     if (exchange->sums)
         thaw_allreduce_begin(exchange->sums, exchange->block + b->offset, exchange->lost ? exchange->lost + b->offset : NULL,
                              b->count);
@@ -139,6 +147,8 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket) {
 }
 
 void thaw_exchange_poll(thaw_exchange *exchange) {
+    if (exchange->node)
+        thaw_node_sum_poll(exchange->node);
     if (exchange->sums)
         thaw_allreduce_poll(exchange->sums);
 }
@@ -154,13 +164,17 @@ static thaw_status sum_now(thaw_exchange *exchange) {
 
 thaw_status thaw_exchange_finish(thaw_exchange *exchange) {
     thaw_status status = THAW_OK;
-    if (exchange->sums) {
+    if (exchange->sums || exchange->node) {
         size_t begun = 0;
         for (int i = 0; i < exchange->n_begun && thaw_comm_size(exchange->comm) > 1; i++)
             begun += exchange->buckets[exchange->order[i]].count;
-        exchange->hidden += (begun - thaw_allreduce_left(exchange->sums)) * width(exchange);
+        const size_t left = exchange->node ? thaw_node_sum_left(exchange->node) : thaw_allreduce_left(exchange->sums);
+        exchange->hidden += (begun - left) * width(exchange);
         thaw_watch_wait();
-        thaw_allreduce_finish(exchange->sums);
+        if (exchange->node)
+            thaw_node_sum_finish(exchange->node);
+        else
+            thaw_allreduce_finish(exchange->sums);
         thaw_watch_go_on();
     } else {
         status = sum_now(exchange);
@@ -172,6 +186,7 @@ thaw_status thaw_exchange_finish(thaw_exchange *exchange) {
 
 uint64_t thaw_exchange_bytes(const thaw_exchange *exchange) { return exchange->bytes; }
 uint64_t thaw_exchange_hidden(const thaw_exchange *exchange) { return exchange->hidden; }
+int thaw_exchange_sharers(const thaw_exchange *exchange) { return exchange->node ? thaw_node_sum_parts(exchange->node) : 1; }
 bool thaw_exchange_overlaps(const thaw_exchange *exchange) { return exchange->overlaps; }
 
 void thaw_exchange_forget(thaw_exchange *exchange) {
@@ -183,4 +198,8 @@ size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks
     const bool half = kind == THAW_EXCHANGE_HALF && ranks > 1;
     return thaw_allreduce_memory(n_buckets, total(buckets, n_buckets), ranks, half) +
            (half ? extent_of(buckets, n_buckets) * sizeof(float) : 0);
+}
+
+size_t thaw_exchange_memory_common(const thaw_bucket *buckets, int n_buckets, int ranks, int sharers) {
+    return thaw_node_sum_memory(n_buckets, total(buckets, n_buckets), ranks, sharers);
 }

@@ -48,4 +48,7 @@ size_t thaw_allreduce_memory(int n, size_t floats, int ranks, bool half);
 thaw_status thaw_exchange_create_with(thaw_exchange **out, thaw_comm *comm, float *block, const thaw_bucket *buckets,
                                       int n_buckets, thaw_exchange_kind kind, const thaw_allreduce_options *options);
 
+/* From now on every `ranks` ranks in a row are a host; 0: as it is. For tests. Collective. */
+void thaw_comm_pretend_hosts(thaw_comm *comm, int ranks);
+
 #endif

@@ -13,6 +13,7 @@
 #include "base/log.h"
 #include "base/memory.h"
 #include "comm_mpi.h"
+#include "watch.h"
 
 #define LARGE_PAGE ((size_t)2 << 20)
 #define MARGIN ((size_t)16 << 20) /* of /dev/shm, left to MPI and others */
@@ -156,17 +157,75 @@ void *thaw_common_block(const thaw_common *c) { return c->block; }
 int thaw_common_part(const thaw_common *c) { return c->part; }
 int thaw_common_parts(const thaw_common *c) { return c->parts; }
 
-void thaw_common_seal(thaw_common *c) {
-    if (!c || !c->reserved)
+void thaw_common_meet(thaw_common *c) {
+    if (!c || c->parts == 1)
         return;
+    thaw_watch_wait();
     MPI_Barrier(c->local);
-#ifdef MADV_HUGEPAGE
-    /* As thaw_malloc does for large blocks; here after the pages are there. First each its part, then what others did. */
+    thaw_watch_go_on();
+}
+
+/* As thaw_malloc does for large blocks; here after the pages are there. First each its part, then what others did. */
+void thaw_common_enlarge(thaw_common *c) {
+    if (!c->reserved)
+        return;
     const size_t begin = part_begin(c, c->part), end = part_begin(c, c->part + 1);
     if (end > begin)
         madvise(c->block + begin, end - begin, MADV_COLLAPSE);
-    MPI_Barrier(c->local);
+    thaw_common_meet(c);
     madvise(c->block, c->whole, MADV_COLLAPSE);
-#endif
+}
+
+void thaw_common_seal(thaw_common *c) {
+    if (!c || !c->reserved)
+        return;
+    thaw_common_meet(c);
+    thaw_common_enlarge(c);
     mprotect(c->block, c->whole, PROT_READ); /* whoever writes to it is stopped */
+}
+
+const thaw_node_window *thaw_comm_window(const thaw_comm *comm, const float *block) {
+    const thaw_node_window *w = *thaw_comm_windows(comm);
+    while (w && w->own != block)
+        w = w->next;
+    return w;
+}
+
+float *thaw_node_window_block(const thaw_node_window *w, int part) {
+    return (float *)(void *)(w->common->block + w->head + (size_t)part * w->stride);
+}
+
+bool thaw_node_window_free(thaw_comm *comm, const float *block) {
+    for (thaw_node_window **at = thaw_comm_windows(comm); *at; at = &(*at)->next)
+        if ((*at)->own == block) {
+            thaw_node_window *w = *at;
+            *at = w->next;
+            thaw_common_free(w->common);
+            thaw_free(w);
+            return true;
+        }
+    return false;
+}
+
+float *thaw_comm_alloc_common(thaw_comm *comm, size_t floats) {
+    const size_t page = (size_t)sysconf(_SC_PAGESIZE), parts = (size_t)thaw_comm_local_size(comm);
+    if (!thaw_comm_even(comm) || floats > SIZE_MAX / 8 / sizeof(float) / parts)
+        return thaw_comm_alloc(comm, floats);
+    thaw_node_window *w = thaw_calloc(1, sizeof *w);
+    thaw_status status = thaw_comm_agree(comm, w ? THAW_OK : thaw_fail(THAW_RESOURCE, "not enough memory for gradients"));
+    if (status == THAW_OK) {
+        w->head = (parts * THAW_NODE_TALLY + page - 1) / page * page;
+        w->stride = (floats * sizeof(float) + page - 1) / page * page;
+        status = thaw_common_create(&w->common, comm, w->head + parts * w->stride, "gradients, and sums them by messages");
+    }
+    if (status != THAW_OK || thaw_common_parts(w->common) == 1) {
+        if (w)
+            thaw_common_free(w->common);
+        thaw_free(w);
+        return thaw_comm_alloc(comm, floats);
+    }
+    w->own = thaw_node_window_block(w, thaw_common_part(w->common));
+    w->next = *thaw_comm_windows(comm);
+    *thaw_comm_windows(comm) = w;
+    return w->own;
 }

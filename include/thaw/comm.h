@@ -94,6 +94,9 @@ void thaw_comm_rest(thaw_comm *comm);
 /* Memory for flat blocks, so that they may lie in memory shared by a node. 64-byte aligned, zeroed. NULL if there is
  * none. Collective. */
 float *thaw_comm_alloc(thaw_comm *comm, size_t floats);
+/* The same for a gradient block: beside those of the other ranks of the host, so that thaw_exchange_create with
+ * THAW_EXCHANGE_AUTO may sum there without messages. Where that cannot be it is as thaw_comm_alloc's. */
+float *thaw_comm_alloc_common(thaw_comm *comm, size_t floats);
 void thaw_comm_free(thaw_comm *comm, float *block);
 
 /* Memory that the ranks of a host have in common, so that it is there once for all of them. */
@@ -108,8 +111,13 @@ void *thaw_common_block(const thaw_common *common);
 /* This rank is number `part` of `parts` that see the block; 0 of 1 where it is its own. */
 int thaw_common_part(const thaw_common *common);
 int thaw_common_parts(const thaw_common *common);
-/* What each rank of the host wrote is there for all of them from here on, and nobody may write any more. NULL is accepted.
- * Collective. */
+/* Waits for all ranks that see the block: what they wrote is there, what they read is read. NULL is accepted. To be called by
+ * all of them. */
+void thaw_common_meet(thaw_common *common);
+/* For a block that all ranks of the host will use all of: its pages become large ones, if the system can do that. All of them are
+ * resident then, in the eyes of each rank. To be called by all of them. */
+void thaw_common_enlarge(thaw_common *common);
+/* As thaw_common_meet, with large pages, and nobody may write any more. NULL is accepted. Collective. */
 void thaw_common_seal(thaw_common *common);
 
 /* Gradient exchange: in-place sums of contiguous pieces (buckets) of one flat block.
@@ -130,10 +138,12 @@ typedef struct thaw_bucket {
 } thaw_bucket;
 
 typedef enum thaw_exchange_kind {
-    THAW_EXCHANGE_AUTO,    /* the best that there is: today overlap */
+    THAW_EXCHANGE_AUTO,    /* inside of a host in common memory, where the block lies in such and hosts have equal aligned runs of
+                              2^k ranks (or there is one host), between hosts as overlap; else overlap */
     THAW_EXCHANGE_OVERLAP, /* own messages, which move on at every poll between begin and finish */
     THAW_EXCHANGE_MPI,     /* MPI_Allreduce of each bucket inside of finish, for comparison: sums in an order of MPI's choice */
-    THAW_EXCHANGE_HALF     /* overlap, messages of IEEE halves: half the bytes, other bits for other numbers of ranks */
+    THAW_EXCHANGE_HALF     /* overlap, messages of IEEE halves, inside of hosts too: half the bytes, other bits for other numbers
+                              of ranks */
 } thaw_exchange_kind;
 
 typedef struct thaw_exchange thaw_exchange;
@@ -159,9 +169,13 @@ uint64_t thaw_exchange_bytes(const thaw_exchange *exchange);
 /* Of these bytes, with pads, those whose sums were complete on this rank when thaw_exchange_finish was entered, since creation:
  * not merely sent or received. Depends on timing; 0 with one rank and with THAW_EXCHANGE_MPI. */
 uint64_t thaw_exchange_hidden(const thaw_exchange *exchange);
+/* Ranks of a host that sum in common memory; 1: all ranks send messages. */
+int thaw_exchange_sharers(const thaw_exchange *exchange);
 bool thaw_exchange_overlaps(const thaw_exchange *exchange); /* work between begin and finish hides the exchange */
 /* Bytes that an exchange of these buckets on P ranks holds beside the block, lists apart. */
 size_t thaw_exchange_memory(const thaw_bucket *buckets, int n_buckets, int ranks, thaw_exchange_kind kind);
+/* The same with THAW_EXCHANGE_AUTO and a block of thaw_comm_alloc_common, `sharers` ranks on each host. */
+size_t thaw_exchange_memory_common(const thaw_bucket *buckets, int n_buckets, int ranks, int sharers);
 
 #ifdef __cplusplus
 }

@@ -41,7 +41,8 @@ typedef struct thaw_plan_tensor {
 /* Bytes of one rank by what holds them, for the largest batch. */
 typedef struct thaw_plan_memory {
     size_t weights, packed, gradients, optimizer, prefix, boundary, suffix, scratch, input;
-    size_t constants; /* of weights and packed: what the ranks of a host may have in common */
+    size_t constants; /* of weights and packed: what a stage leaves alone */
+    size_t updated;   /* of weights, packed and optimizer: what an update changes. The ranks of a host may have both in common */
 } thaw_plan_memory;
 
 struct thaw_tape;
@@ -86,8 +87,10 @@ void thaw_plan_free(thaw_plan *plan); /* NULL is accepted */
 /* Hash over everything that ranks must agree on (flags, order of tensors, buckets, boundary). */
 uint64_t thaw_plan_hash(const thaw_plan *plan);
 
-/* Floats of what a stage leaves alone (thaw_constants of base/hooks.h): packed forms and large frozen tensors. */
+/* Floats of what a stage leaves alone (thaw_host_block of base/hooks.h): packed forms and large frozen tensors. */
 size_t thaw_plan_constants(const thaw_plan *plan);
+/* Floats of packed forms that are made again after each update. */
+size_t thaw_plan_packs(const thaw_plan *plan);
 /* Floats of one image that cross from prefix to suffix. */
 int64_t thaw_plan_boundary_floats(const thaw_plan *plan);
 /* The suffix reads nothing but the boundary, so that a boundary kept from before stands for the image. */

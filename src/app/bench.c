@@ -11,7 +11,7 @@
 #include "graph/engine.h"
 #include "graph/tape.h"
 #include "train/loss.h"
-#include "train/optimizer.h"
+#include "train/update.h"
 
 /* Momentum and a small rate: the arithmetic of a real update, on weights that stay finite. */
 static const thaw_job_optimizer sgd = {.kind = THAW_SGD, .learning_rate = 1e-6, .momentum = 0.9};
@@ -229,7 +229,8 @@ typedef struct steps {
     thaw_optimizer *optimizer;
     thaw_segment *segments;
     thaw_objective objective;
-    float *parameters, *gradients, *x, *y;
+    thaw_update update;
+    float *gradients, *x, *y;
     int64_t *samples;
     int n_prefix, n_forward, n_backward; /* operations */
     bool ready;                          /* the prefix ran ahead: the boundary holds the next batch */
@@ -279,7 +280,8 @@ static thaw_status make_steps(steps *s) {
     for (int i = 0; i < plan->n_tensors; i++)
         s->segments[i] = (thaw_segment){plan->tensors[i].offset, plan->tensors[i].count, 0.0f, 0.0f, ""};
     set_labels(s);
-    return thaw_optimizer_create(&s->optimizer, s->bench->optimizer ? s->bench->optimizer : &sgd, plan->count);
+    return thaw_optimizer_create(&s->optimizer, s->bench->optimizer ? s->bench->optimizer : &sgd, plan->count,
+                                 s->update.slots);
 }
 
 /* The prefix of a batch; its seconds are added to *seconds, those of its operations are left in `seconds_of`. */
@@ -322,9 +324,7 @@ static thaw_status one_step(steps *s, int64_t at) {
     if (ahead && exchanged == THAW_OK)
         exchanged = thaw_comm_sum(s->bench->app->comm, control, CONTROL_WORDS);
     times[6] = thaw_clock();
-    thaw_optimizer_step(s->optimizer, s->parameters, s->gradients, s->segments, s->plan->n_tensors);
-    thaw_engine_update_statistics(s->engine);
-    thaw_engine_refresh(s->engine);
+    thaw_update_step(&s->update, s->engine, s->optimizer, s->gradients, s->segments, s->plan->n_tensors);
     const double end = thaw_clock();
     const double phases[6] = {prefix,              times[2] - times[1], times[3] - times[2], times[4] - times[3],
                               times[6] - times[5], end - times[6]};
@@ -362,12 +362,14 @@ static void settle_steps(steps *s) {
 thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {
     thaw_comm *comm = bench->app->comm;
     steps s = {.bench = bench, .model = model, .plan = plan, .record = {.comm = comm, .whole = true}};
-    s.hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, &s.record, NULL, NULL};
-    s.parameters = thaw_comm_alloc(comm, plan->count);
-    s.gradients = thaw_comm_alloc(comm, plan->count);
-    thaw_status status = s.parameters && s.gradients ? make_steps(&s) : no_memory();
+    THAW_TRY(thaw_update_create(&s.update, plan, comm, true));
+    s.hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, &s.record, NULL, NULL,
+                           s.update.common ? &s.update.packs : NULL};
+    s.gradients = bench->exchange == THAW_EXCHANGE_AUTO ? thaw_comm_alloc_common(comm, plan->count)
+                                                        : thaw_comm_alloc(comm, plan->count);
+    thaw_status status = s.gradients ? make_steps(&s) : no_memory();
     if (status == THAW_OK)
-        status = thaw_engine_create(&s.engine, plan, model, &s.hooks, s.parameters, s.gradients);
+        status = thaw_engine_create(&s.engine, plan, model, &s.hooks, s.update.parameters, s.gradients);
     THAW_GOTO(thaw_comm_agree(comm, status));
     THAW_GOTO(thaw_exchange_create(&s.exchange, comm, s.gradients, plan->buckets, plan->n_buckets,
                                    bench->exchange));
@@ -384,7 +386,7 @@ out:
     thaw_exchange_free(s.exchange);
     thaw_engine_free(s.engine);
     thaw_optimizer_free(s.optimizer);
-    thaw_comm_free(comm, s.parameters);
+    thaw_update_free(&s.update);
     thaw_comm_free(comm, s.gradients);
     thaw_free(s.segments);
     thaw_free(s.x);

@@ -108,7 +108,7 @@ static void compute(const thaw_kernels *k, const trial *t, thaw_direction direct
     }
     const bool has_form = packed && direction != THAW_BACKWARD_WEIGHTS && k->conv_pack_floats(s, data) > 0;
     if (has_form)
-        k->conv_pack(s, data, t->kernel, NULL, packed);
+        k->conv_pack(s, data, t->kernel, NULL, packed, THAW_WHOLE);
     if (direction == THAW_BACKWARD_WEIGHTS)
         k->conv_backward_weights(s, 1, t->x, t->dy, to, NULL, scratch);
     else if (data && has_form)

@@ -269,7 +269,7 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
     thaw_json_int(row, "full_gradient_bytes", plan->full_gradient_bytes);
     thaw_json_int(row, "memory_bytes_per_rank", (int64_t)at->by_ranks[0].memory.total);
     thaw_json_int(row, "ranks_per_host", at->by_ranks[0].memory.sharers);
-    thaw_json_int(row, "shareable_bytes", (int64_t)plan->memory.constants); /* once on a host, however many ranks it has */
+    thaw_json_int(row, "shareable_bytes", (int64_t)(plan->memory.constants + plan->memory.updated)); /* once on a host, however many ranks it has */
     thaw_json_int(row, "memory_bytes_per_host", (int64_t)at->by_ranks[0].memory.total * at->by_ranks[0].memory.sharers);
     thaw_json_int(row, "full_memory_bytes_per_rank", (int64_t)at->full_memory);
     cJSON_AddItemToObject(row, "memory", memory_json(&plan->memory, &at->by_ranks[0].memory));
@@ -394,14 +394,15 @@ static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
     }
     if (at->forecast)
         put_forecast(text, c, at);
-    if (at->by_ranks[0].memory.constants)
-        thaw_buffer_printf(text, "  memory of a host with %d ranks: %s; of this %s that is frozen is there once\n",
+    const double common = (double)(plan->memory.constants + plan->memory.updated);
+    if (at->by_ranks[0].memory.common)
+        thaw_buffer_printf(text, "  memory of a host with %d ranks: %s; of this %s of weights and optimizer are there once\n",
                            at->by_ranks[0].memory.sharers,
                            thaw_megabytes(&a, (double)at->by_ranks[0].memory.total * at->by_ranks[0].memory.sharers),
-                           thaw_megabytes(&b, (double)plan->memory.constants));
+                           thaw_megabytes(&b, common));
     else
-        thaw_buffer_printf(text, "  memory of each further rank on one host: %s less, for what is frozen is there once\n",
-                           thaw_megabytes(&a, (double)plan->memory.constants));
+        thaw_buffer_printf(text, "  memory of each further rank on one host: %s less, for weights and optimizer are there once\n",
+                           thaw_megabytes(&a, common));
     thaw_buffer_printf(text, "  memory were nothing frozen: %s on each of %lld rank%s\n",
                        thaw_megabytes(&a, (double)at->full_memory), (long long)c->ranks[0], c->ranks[0] == 1 ? "" : "s");
     if (at->by_ranks[0].epoch >= 0.0)

@@ -7,7 +7,8 @@
 #include "base/threads.h"
 #include "bench.h"
 
-#define WORK 100e9            /* FLOP of a measured step on two cores or fewer, over all stages */
+#define WORK 400e9            /* FLOP of a measured step on two cores or fewer, over all stages: a few images of VGG16 at least,
+                               * so that what a step costs once (packing, filters of weight gradients) weighs little */
 #define SECONDS_PER_BYTE 2e-10 /* a cached activation on its way into the boundary: read, hashed, written */
 enum { REPEAT = 3, MOST_IMAGES = 16, SAMPLES = 8 };
 

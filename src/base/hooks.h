@@ -4,6 +4,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/part.h"
+
 /* The global batch in `total` slices, of which this rank has `count` from `first` on: images [start[i], start[i+1]) of its part
  * of the batch, start[0] = 0. Sums over images are made slice by slice, then over the slices in one order, so that their bits do
  * not depend on who has which. */
@@ -12,12 +14,12 @@ typedef struct thaw_slices {
     const int64_t *start; /* count + 1 */
 } thaw_slices;
 
-/* Memory for what a stage leaves alone, which the ranks of a host may have in common: `block` has thaw_plan_constants floats,
- * zeroed. This rank fills part `part` of `parts`; the rest is there before the first run. */
-typedef struct thaw_constants {
-    float *block;
-    int part, parts;
-} thaw_constants;
+/* Memory that the ranks of a host may have in common, zeroed at first. This rank fills its part; the others have filled theirs
+ * before the next run. */
+typedef struct thaw_host_block {
+    float *floats;
+    thaw_part mine;
+} thaw_host_block;
 
 typedef struct thaw_hooks {
     void (*poll)(void *payload);                   /* called between operations: progress of the exchange */
@@ -27,6 +29,7 @@ typedef struct thaw_hooks {
     void (*reduce_sum)(void *payload, double *values, size_t count);
     void *payload;
     const thaw_slices *slices; /* of the step; NULL: sums are made rank by rank */
-    const thaw_constants *constants; /* NULL: the engine has its own */
+    const thaw_host_block *constants; /* thaw_plan_constants floats for what a stage leaves alone; NULL: the engine has its own */
+    const thaw_host_block *packs;     /* thaw_plan_packs floats for packed forms of what is trained; NULL: likewise */
 } thaw_hooks; /* any member may be NULL: one rank */
 #endif

@@ -17,8 +17,8 @@ struct thaw_engine {
     float *parameters, *gradients;
     char *prefix_arena, *suffix_arena, *scratch;
     float **slots; /* per boundary node: (max_batch, values) */
-    float *packs[3]; /* of tape_prefix, tape_train, tape_infer: those to refresh */
-    thaw_constants constants; /* the packs that are not; the block is the engine's own if hooks.constants is NULL */
+    /* Packs to refresh, and those that stay; blocks are the engine's own where the hooks have none. */
+    thaw_host_block packs, constants;
     float **tensor_gradient; /* per (layer, tensor): place in gradients, NULL if not trained */
     bool *written;           /* per value of tape_train: its gradient has a first contribution */
     const float *x;          /* the batch that the prefix ran on */
@@ -108,7 +108,7 @@ static size_t packed_floats(const thaw_engine *e, const thaw_pack *pack) {
 }
 
 /* The packed kernel; with a norm folded in, times scale(Cout), and behind it bias*scale + shift (Cout). */
-static void make_conv(const thaw_engine *e, const thaw_pack *pack, float *to) {
+static void make_conv(const thaw_engine *e, const thaw_pack *pack, float *to, thaw_part part) {
     const float *kernel = layer_tensor_data(e, pack->layer, "kernel"), *bias = layer_tensor_data(e, pack->layer, "bias");
     double *scales = NULL;
     if (pack->norm >= 0) {
@@ -118,24 +118,30 @@ static void make_conv(const thaw_engine *e, const thaw_pack *pack, float *to) {
         for (int64_t i = 0; i < pack->c; i++) {
             double shift, inv_std;
             norm_constants(&norm, i, &scales[i], &shift, &inv_std);
-            folded[i] = (float)((bias ? (double)bias[i] : 0.0) * scales[i] + shift);
+            if (part.number == 0)
+                folded[i] = (float)((bias ? (double)bias[i] : 0.0) * scales[i] + shift);
         }
     }
-    e->kernels->conv_pack(&pack->window, pack->backward, kernel, scales, to);
+    e->kernels->conv_pack(&pack->window, pack->backward, kernel, scales, to, part);
 }
 
-static void make_pack(const thaw_engine *e, const thaw_pack *pack, float *to) {
-    switch (pack->kind) {
-    case THAW_PACK_SCALE: make_scale(e, pack, to); break;
-    case THAW_PACK_FOLDED: make_folded(e, pack, to); break;
-    case THAW_PACK_CONV: make_conv(e, pack, to); break;
-    }
+/* A part of a pack; small ones have one part. */
+static void make_pack(const thaw_engine *e, const thaw_pack *pack, float *to, thaw_part part) {
+    if (pack->kind == THAW_PACK_CONV)
+        make_conv(e, pack, to, part);
+    else if (part.number > 0)
+        return;
+    else if (pack->kind == THAW_PACK_SCALE)
+        make_scale(e, pack, to);
+    else
+        make_folded(e, pack, to);
 }
 
 /* Packs of the suffix in inference form may lie among those of its training form. */
 static float *pack_place(const thaw_engine *e, int which, const thaw_pack *p) {
     const int owner = p->lent ? 1 : which;
-    return (p->refresh ? e->packs[owner] : e->constants.block + thaw_constants_begin(e->plan, owner)) + p->offset;
+    return p->offset + (p->refresh ? e->packs.floats + thaw_packs_begin(e->plan, owner)
+                                   : e->constants.floats + thaw_constants_begin(e->plan, owner));
 }
 
 static const float *pack_data(const thaw_engine *e, int which, int pack) {
@@ -169,9 +175,12 @@ static void make_packs(thaw_engine *e, bool all) {
         for (int i = 0; tape && i < tape->n_packs; i++) {
             const thaw_pack *pack = &tape->packs[i];
             float *place = pack_place(e, which, pack);
-            if (!pack->lent && (pack->refresh || (all && thaw_constants_mine(e->plan, &e->constants,
-                                                                             (size_t)(place - e->constants.block)))))
-                make_pack(e, pack, place);
+            if (pack->lent)
+                continue;
+            if (pack->refresh)
+                make_pack(e, pack, place, e->packs.mine);
+            else if (all && thaw_constants_mine(e->plan, &e->constants, (size_t)(place - e->constants.floats)))
+                make_pack(e, pack, place, THAW_WHOLE);
         }
     }
 }
@@ -180,6 +189,12 @@ static thaw_status no_memory(const thaw_plan *plan) {
     return thaw_fail(THAW_RESOURCE, "not enough memory: the plan of %s needs %.2f GiB on each rank with %lld images a "
                                     "rank; use a smaller batch_size or more ranks on other nodes",
                      plan->model->name, (double)plan->memory_bytes / 0x1p30, (long long)plan->max_batch);
+}
+
+/* A block of the hooks, or one of the engine's own. */
+static bool find_block(thaw_host_block *block, const thaw_host_block *given, size_t floats) {
+    *block = given ? *given : (thaw_host_block){thaw_calloc(floats + 1, sizeof(float)), THAW_WHOLE};
+    return block->floats != NULL;
 }
 
 thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_model *model, const thaw_hooks *hooks,
@@ -210,16 +225,8 @@ thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_mo
         e->slots[i] = thaw_calloc(count, sizeof(float));
         ok = e->slots[i] != NULL;
     }
-    for (int which = 0; ok && which < 3; which++)
-        if (tape_of(e, which)) {
-            e->packs[which] = thaw_calloc(tape_of(e, which)->pack_floats + 1, sizeof(float));
-            ok = e->packs[which] != NULL;
-        }
-    e->constants = hooks && hooks->constants ? *hooks->constants : (thaw_constants){.parts = 1};
-    if (ok && !e->constants.block) {
-        e->constants.block = thaw_calloc(thaw_constants_begin(plan, 3) + 1, sizeof(float));
-        ok = e->constants.block != NULL;
-    }
+    ok = ok && find_block(&e->packs, e->hooks.packs, thaw_plan_packs(plan)) &&
+         find_block(&e->constants, e->hooks.constants, thaw_constants_begin(plan, 3));
     if (!ok) {
         thaw_engine_free(e);
         return no_memory(plan);
@@ -255,12 +262,12 @@ void thaw_engine_free(thaw_engine *e) {
     }
     for (int i = 0; e->slots && i < e->plan->n_boundary; i++)
         thaw_free(e->slots[i]);
-    for (int which = 0; which < 3; which++)
-        thaw_free(e->packs[which]);
+    if (!e->hooks.packs)
+        thaw_free(e->packs.floats);
     if (e->hooks.constants)
         thaw_constants_return(e->plan, e->model);
     else
-        thaw_free(e->constants.block);
+        thaw_free(e->constants.floats);
     thaw_free(e->slots);
     thaw_free(e->tensor_gradient);
     thaw_free(e->written);

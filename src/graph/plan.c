@@ -129,11 +129,11 @@ static void set_figures(thaw_plan *plan, const thaw_plan_request *request) {
     size_t images = (size_t)plan->max_batch;
     /* A trained tensor lies in the flat block; its home rests. */
     m->weights = (size_t)plan->total_params * sizeof(float) + plan->count * sizeof(float) - (size_t)plan->gradient_bytes;
-    m->packed = (prefix->pack_floats + (train ? train->pack_floats + infer->pack_floats : 0) + thaw_constants_begin(plan, 3)) *
-                sizeof(float);
+    m->packed = (thaw_plan_packs(plan) + thaw_constants_begin(plan, 3)) * sizeof(float);
     m->constants = thaw_plan_constants(plan) * sizeof(float);
     m->gradients = plan->count * sizeof(float);
     m->optimizer = plan->count * sizeof(float) * (size_t)request->optimizer_slots;
+    m->updated = (plan->count + thaw_plan_packs(plan)) * sizeof(float) + m->optimizer;
     m->prefix = prefix->arena_bytes;
     for (int i = 0; i < plan->n_boundary; i++)
         m->boundary += images * (size_t)thaw_shape_count(&model->nodes[plan->boundary[i]].shape) * sizeof(float);

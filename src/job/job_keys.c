@@ -219,7 +219,9 @@ const thaw_key thaw_keys[] = {
      "result does not depend on mode; the error is reported. Beyond 65504 they are cut, with a warning."},
     {"exchange", THAW_KEY_CHOICE, JOB(exchange), OFF, 0, 0, THAW_KEY_UNHASHED, "auto|overlap|mpi", "auto", NULL,
      "How ranks sum gradients: overlap while the backward pass and the frozen layers' part of the next step are computed; mpi "
-     "by blocking MPI_Allreduce, for comparison; auto is overlap. With more than two ranks the two may round differently."},
+     "by blocking MPI_Allreduce, for comparison; auto is overlap, but in memory in common inside of a host where "
+     "hosts have equal runs of 2^k ranks (one host: any number); fp16 always sends. With more than two ranks mpi may round "
+     "differently from the others, which have equal bits."},
     {"output", THAW_KEY_PATH, JOB(output_folder), OFF, 0, 0, THAW_KEY_UNHASHED, NULL, NULL, "must be given to train",
      "Run folder: effective job, history, log, checkpoints, model.h5, best.h5."},
 };

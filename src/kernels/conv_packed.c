@@ -66,8 +66,6 @@ static bool conv_pools(const thaw_window *s) {
            20 * thaw_winograd_products(&pooled) <= 21 * thaw_winograd_products(s);
 }
 
-static bool weights_take_winograd(const thaw_window *s) { return thaw_winograd_weights_fits(s) && takes_winograd(s); }
-
 static bool turned_takes_winograd(const thaw_window *s) {
     if (!thaw_winograd_fits(s))
         return false;
@@ -85,13 +83,14 @@ static size_t conv_pack_floats(const thaw_window *s, bool backward) {
     return !backward && takes_winograd(s) ? thaw_winograd_pack_floats(s) : thaw_panels_pack_floats(s, backward);
 }
 
-static void conv_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed) {
+static void conv_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed,
+                      thaw_part part) {
     if (backward && turned_takes_winograd(s))
-        thaw_winograd_pack_turned(s, kernel, packed);
+        thaw_winograd_pack_turned(s, kernel, packed, part);
     else if (!backward && takes_winograd(s))
-        thaw_winograd_pack(s, kernel, scale, packed);
+        thaw_winograd_pack(s, kernel, scale, packed, part);
     else
-        thaw_panels_pack(s, backward, kernel, scale, packed);
+        thaw_panels_pack(s, backward, kernel, scale, packed, part);
 }
 
 static void conv_forward_packed(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,
@@ -113,7 +112,7 @@ static void conv_backward_data_packed(const thaw_window *s, int64_t n, const flo
 }
 
 void thaw_packed_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch) {
-    if (weights_take_winograd(s))
+    if (takes_winograd(s))
         thaw_winograd_weights(s, n, x, dy, dkernel, scratch);
     else
         thaw_panels_weights(s, n, x, dy, dkernel, scratch);
@@ -126,7 +125,7 @@ size_t thaw_packed_scratch(const thaw_window *s, int64_t n) {
     if (thaw_winograd_fits(s)) {
         thaw_window turned = thaw_winograd_turned(s);
         size_t sizes[] = {takes_winograd(s) ? thaw_winograd_scratch(s) : 0,
-                          weights_take_winograd(s) ? thaw_winograd_weights_scratch(s, n) : 0,
+                          takes_winograd(s) ? thaw_winograd_weights_scratch(s, n) : 0,
                           turned_takes_winograd(s) ? thaw_winograd_scratch(&turned) : 0};
         for (int i = 0; i < 3; i++)
             most = sizes[i] > most ? sizes[i] : most;
@@ -141,7 +140,7 @@ const char *thaw_conv_algorithm(const thaw_window *s, thaw_direction direction) 
         return NAMES[THAW_CONV_BLAS];
     bool winograd = direction == THAW_FORWARD         ? takes_winograd(s)
                     : direction == THAW_BACKWARD_DATA ? turned_takes_winograd(s)
-                                                      : weights_take_winograd(s);
+                                                      : takes_winograd(s);
     if (winograd)
         return NAMES[THAW_CONV_WINOGRAD];
     return s->kh * s->kw * s->sh * s->sw == 1 ? "1x1" : NAMES[THAW_CONV_DIRECT];

@@ -40,10 +40,10 @@ size_t thaw_panels_pack_floats(const thaw_window *s, bool backward) {
     return (size_t)floats;
 }
 
-static void pack_forward(const thaw_window *s, const float *kernel, const double *scale, float *packed) {
-    int64_t rows = s->kh * s->kw * s->cin;
+static void pack_forward(const thaw_window *s, const float *kernel, const double *scale, float *packed, thaw_part part) {
+    int64_t rows = s->kh * s->kw * s->cin, panels = thaw_panels(s->cout);
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
-    for (int64_t panel = 0; panel < thaw_panels(s->cout); panel++) {
+    for (int64_t panel = thaw_part_begin(part, panels); panel < thaw_part_end(part, panels); panel++) {
         int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), n = thaw_least(width, s->cout - co);
         float *to = packed + panel * rows * THAW_PANEL;
         for (int64_t row = 0; row < rows; row++, to += width) {
@@ -57,11 +57,11 @@ static void pack_forward(const thaw_window *s, const float *kernel, const double
 }
 
 /* The taps of a phase, each transposed: rows (tap, cout), columns cin. */
-static void pack_phase(const thaw_window *s, const thaw_phase *f, const float *kernel, float *packed) {
+static void pack_phase(const thaw_window *s, const thaw_phase *f, const float *kernel, float *packed, thaw_part part) {
     enum { BLOCK = 16 };
-    int64_t rows = thaw_patches_columns(&f->p), taps = f->row.n * f->col.n;
+    int64_t rows = thaw_patches_columns(&f->p), taps = f->row.n * f->col.n, items = thaw_panels(s->cin) * taps;
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
-    for (int64_t item = 0; item < thaw_panels(s->cin) * taps; item++) {
+    for (int64_t item = thaw_part_begin(part, items); item < thaw_part_end(part, items); item++) {
         int64_t panel = item / taps, tap = item % taps, ci = panel * THAW_PANEL;
         int64_t width = thaw_panel_width(s->cin, panel), n = thaw_least(width, s->cin - ci);
         const float *from = thaw_phase_tap(s, f, kernel, tap / f->col.n, tap % f->col.n) + ci * s->cout;
@@ -73,15 +73,16 @@ static void pack_phase(const thaw_window *s, const thaw_phase *f, const float *k
     }
 }
 
-void thaw_panels_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed) {
+void thaw_panels_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed,
+                      thaw_part part) {
     if (!backward) {
-        pack_forward(s, kernel, scale, packed);
+        pack_forward(s, kernel, scale, packed, part);
         return;
     }
     for (int64_t py = 0; py < phases_y(s); py++)
         for (int64_t px = 0; px < phases_x(s); px++) {
             thaw_phase f = thaw_phase_of(s, py, px);
-            pack_phase(s, &f, kernel, packed);
+            pack_phase(s, &f, kernel, packed, part);
             packed += pack_floats(thaw_patches_columns(&f.p), s->cin);
         }
 }

@@ -4,9 +4,10 @@
 
 #include "kernels/kernels.h"
 
-/* Packed kernels. backward: for the data gradient. scale(cout) of the output channels, NULL: 1; NULL for backward. */
+/* Packed kernels, and a part of one. backward: for the data gradient. scale(cout) of the output channels, NULL: 1; NULL for backward. */
 size_t thaw_panels_pack_floats(const thaw_window *s, bool backward);
-void thaw_panels_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed);
+void thaw_panels_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed,
+                      thaw_part part);
 
 size_t thaw_panels_scratch(const thaw_window *s, int64_t n); /* of all three, in bytes */
 size_t thaw_panels_forward_scratch(const thaw_window *s);

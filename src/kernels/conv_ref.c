@@ -99,9 +99,11 @@ static size_t conv_pack_floats(const thaw_window *s, bool backward) {
     return 0;
 }
 
-static void conv_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed) {
+static void conv_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed,
+                      thaw_part part) {
+    const int64_t count = s->kh * s->kw * s->cin * s->cout;
     (void)backward;
-    for (int64_t i = 0; i < s->kh * s->kw * s->cin * s->cout; i++)
+    for (int64_t i = thaw_part_begin(part, count); i < thaw_part_end(part, count); i++)
         packed[i] = (float)((double)kernel[i] * (scale ? scale[i % s->cout] : 1.0));
 }
 

@@ -59,10 +59,11 @@ typedef struct thaw_isa {
      * Streamed to u, at multiples of 64 bytes. */
     void (*winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
                             int64_t point);
-    /* Weight gradient F(3x3,4x4). m(36,c) = D dy D^T of a tile of dy, D: powers of the points. */
-    void (*winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t, float *m);
-    /* dkernel(9,w), taps `tap` apart, from sums u(36,w); in double. */
-    void (*winograd_taps)(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap);
+    /* Weight gradient. m(points,c) = D dy D^T of a tile of dy, D: powers of the points. */
+    void (*winograd_gradient)(int kh, int kw, const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,
+                              float *m);
+    /* dkernel(kh*kw,w), taps `tap` apart, from sums u(points,w); in double. */
+    void (*winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap);
     /* y(c) = the average, or the maximum (the first of equal ones; NaN wins), over a window of rows x columns > 0 cells, whose
      * neighbours are `row` and `column` apart. */
     void (*window_average)(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row, int64_t column, float *y);
@@ -95,9 +96,10 @@ typedef struct thaw_isa {
                                     bool stream, float *y, int64_t row, int64_t column, int rows, int columns);        \
     void thaw_winograd_filter_##isa(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale,       \
                                     float *u, int64_t point);                                                          \
-    void thaw_winograd_gradient_##isa(const float *dy, int64_t row, int64_t column, int64_t c,                         \
+    void thaw_winograd_gradient_##isa(int kh, int kw, const float *dy, int64_t row, int64_t column, int64_t c,         \
                                       const thaw_tile_rows *t, float *m);                                              \
-    void thaw_winograd_taps_##isa(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap);              \
+    void thaw_winograd_taps_##isa(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel,            \
+                                  int64_t tap);                                                                        \
     void thaw_window_average_##isa(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row,              \
                                    int64_t column, float *y);                                                          \
     void thaw_window_maximum_##isa(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row,              \

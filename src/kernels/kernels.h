@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 #include "base/hooks.h"
+#include "base/part.h"
 #include "thaw/model.h"
 
 /* A 2-D window operation (convolution or pooling) on one image. Output size is given, padding is explicit:
@@ -46,7 +47,8 @@ typedef struct thaw_kernels {
      * kernels have no packed form of this shape, and the two functions below are not for it. */
     size_t (*conv_pack_floats)(const thaw_window *s, bool backward);
     /* Output channels of the kernel are multiplied by scale(cout) (NULL: 1; forward only) before anything is rounded. */
-    void (*conv_pack)(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed);
+    void (*conv_pack)(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed,
+                      thaw_part part); /* of the packed form: others make the rest */
     /* y = act(conv(x) + bias + add); add(n,oh,ow,cout) is another array, NULL: 0. With s->pool the maxima of 2x2 of these,
      * y(n,oh/2,ow/2,cout): where conv_pools says so, without add, act RELU or LINEAR. */
     void (*conv_forward_packed)(const thaw_window *s, int64_t n, const float *x, const float *packed, const float *bias,

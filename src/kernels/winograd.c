@@ -25,10 +25,6 @@ enum {
     FILTERS = 16   /* input channels whose filters are transformed in one piece */
 };
 
-bool thaw_winograd_weights_fits(const thaw_window *s) {
-    return s->kh == 3 && s->kw == 3 && s->sh == 1 && s->sw == 1 && s->dh == 1 && s->dw == 1;
-}
-
 static bool line(int64_t taps, int64_t one) { return one == 1 && (taps == 3 || taps == 7); }
 
 bool thaw_winograd_fits(const thaw_window *s) {
@@ -55,11 +51,11 @@ static float *panel_of(const thaw_window *s, float *packed, int64_t panel) {
     return packed + panel * points_of(s) * s->cin * THAW_PANEL;
 }
 
-void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed) {
+void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed, thaw_part part) {
     const thaw_isa *isa = thaw_isa_get();
-    int64_t groups = thaw_ceil_div(s->cin, FILTERS);
+    int64_t groups = thaw_ceil_div(s->cin, FILTERS), items = thaw_panels(s->cout) * groups;
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
-    for (int64_t item = 0; item < thaw_panels(s->cout) * groups; item++) {
+    for (int64_t item = thaw_part_begin(part, items); item < thaw_part_end(part, items); item++) {
         int64_t panel = item / groups, width = thaw_panel_width(s->cout, panel), co = panel * THAW_PANEL;
         int64_t filters = thaw_least(width, s->cout - co);
         float taps[9 * THAW_PANEL] = {0};
@@ -76,12 +72,12 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
     }
 }
 
-void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float *packed) {
+void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float *packed, thaw_part part) {
     const thaw_isa *isa = thaw_isa_get();
     const thaw_window turned = thaw_winograd_turned(s);
-    int64_t groups = thaw_ceil_div(s->cout, FILTERS);
+    int64_t groups = thaw_ceil_div(s->cout, FILTERS), items = thaw_panels(s->cin) * groups;
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
-    for (int64_t item = 0; item < thaw_panels(s->cin) * groups; item++) {
+    for (int64_t item = thaw_part_begin(part, items); item < thaw_part_end(part, items); item++) {
         int64_t panel = item / groups, width = thaw_panel_width(s->cin, panel), ci = panel * THAW_PANEL;
         int64_t co = item % groups * FILTERS, filters = thaw_least(width, s->cin - ci), from = thaw_least(FILTERS, s->cout - co);
         float taps[FILTERS][9 * THAW_PANEL] = {{0}}; /* of the filters from output channel co + k to inputs ci + i, turned */

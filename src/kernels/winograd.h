@@ -6,16 +6,14 @@
 
 /* 3x3, 1x3, 3x1, 1x7 or 7x1, stride 1, dilation 1. */
 bool thaw_winograd_fits(const thaw_window *s);
-/* 3x3 alone. */
-bool thaw_winograd_weights_fits(const thaw_window *s);
 
 /* The packed kernel of s: the transform of each filter. Floats. */
 size_t thaw_winograd_pack_floats(const thaw_window *s);
-/* kernel(kh,kw,cin,cout), each output channel times scale(cout) (NULL: 1). */
-void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed);
+/* A part of it from kernel(kh,kw,cin,cout), each output channel times scale(cout) (NULL: 1). */
+void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed, thaw_part part);
 /* The same of the convolution that gives the data gradient of s. */
 thaw_window thaw_winograd_turned(const thaw_window *s);
-void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float *packed);
+void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float *packed, thaw_part part);
 
 /* Products for each pair of channels and image. */
 int64_t thaw_winograd_products(const thaw_window *s);

@@ -382,9 +382,42 @@ static inline __attribute__((always_inline)) void gradient_tile(int high, int wi
         }
 }
 
-void THAW_NAMED(thaw_winograd_gradient)(const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,
-                                        float *m) {
-    BY_SIZE(gradient_tile, t, dy, row, column, c, t, m);
+/* t = D d, 2 to 8. */
+static inline void gradient8(const vec *d, vec *t) {
+    const vec c = vec_multiply(vec_all(0.5f), d[1]), double_d = vec_add(d[1], d[1]);
+    t[0] = d[0];
+    t[1] = vec_add(d[0], c);
+    t[2] = vec_subtract(d[0], c);
+    t[3] = vec_add(d[0], d[1]);
+    t[4] = vec_subtract(d[0], d[1]);
+    t[5] = vec_add(d[0], double_d);
+    t[6] = vec_subtract(d[0], double_d);
+    t[7] = d[1];
+}
+
+static void gradient_line(int taps, const float *dy, int64_t step, int64_t c, const thaw_tile_rows *place, bool down, float *m) {
+    const int outputs = down ? place->high : place->wide, points = taps == 7 ? 8 : 6;
+    for (int64_t i = 0; i < c; i += THAW_LANES) {
+        vec d[4], t[8];
+        for (int j = 0; j < outputs; j++)
+            d[j] = vec_load(dy + j * step + i);
+        if (taps == 7)
+            gradient8(d, t);
+        else if (outputs == 4)
+            gradient_points(4, d, t, 1);
+        else
+            gradient_points(3, d, t, 1);
+        for (int p = taps == 3 && outputs == 3 ? FIRST : 0; p < points; p++)
+            vec_store(line_row(place, down, p, m) + i, t[p]);
+    }
+}
+
+void THAW_NAMED(thaw_winograd_gradient)(int kh, int kw, const float *dy, int64_t row, int64_t column, int64_t c,
+                                        const thaw_tile_rows *t, float *m) {
+    if (kh == kw)
+        BY_SIZE(gradient_tile, t, dy, row, column, c, t, m);
+    else
+        gradient_line(kh > kw ? kh : kw, dy, kh > kw ? row : column, c, t, kh > kw, m);
 }
 
 /* g = A^T u with the first three powers, each point divided by its N: 6 to 3, on rows of w numbers `step` apart. */
@@ -397,18 +430,50 @@ static void taps3(const double *u, int64_t step, int64_t w, double *g, int64_t t
     }
 }
 
-void THAW_NAMED(thaw_winograd_taps)(const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap) {
+/* The same, 8 to 7, with the N of filter8. */
+static void taps7(const double *u, int64_t step, int64_t w, double *g, int64_t to) {
+    static const double n[] = {45.0 / 32.0, -4.5, 90.0}, powers[3][7] = {{1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625},
+                                                                         {1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0},
+                                                                         {1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0}};
+    for (int64_t i = 0; i < w; i++)
+        for (int t = 0; t < 7; t++) {
+            double sum = t == 0 ? -u[i] : t == 6 ? u[7 * step + i] : 0.0;
+            for (int k = 0; k < 3; k++) {
+                const double one = u[(2 * k + 1) * step + i], two = u[(2 * k + 2) * step + i];
+                sum += powers[k][t] / n[k] * (t % 2 ? one - two : one + two);
+            }
+            g[t * to + i] = sum;
+        }
+}
+
+/* A line of `points` sums to the taps of a kernel with one tap in the other direction. */
+static void line_taps(int taps, int points, const float *u, int64_t point, int64_t w, double *t) {
+    double sums[8 * THAW_PANEL] = {0};
+    for (int k = 0; k < points; k++)
+        for (int64_t i = 0; i < w; i++)
+            sums[k * THAW_PANEL + i] = (double)u[k * point + i];
+    (taps == 7 ? taps7 : taps3)(sums, THAW_PANEL, w, t, THAW_PANEL);
+}
+
+static void square_taps(const float *u, int64_t point, int64_t w, double *t) {
     enum { W = THAW_PANEL };
-    double sums[THAW_POINTS * W], half[18 * W], t[3 * W];
+    double sums[THAW_POINTS * W], half[18 * W];
     for (int k = 0; k < THAW_POINTS; k++)
         for (int64_t i = 0; i < w; i++)
             sums[k * W + i] = (double)u[k * point + i];
     for (int j = 0; j < 6; j++)
         taps3(sums + j * W, 6 * W, w, half + j * W, 6 * W);
-    for (int r = 0; r < 3; r++) {
-        taps3(half + 6 * r * W, W, w, t, W);
-        for (int j = 0; j < 3; j++)
-            for (int64_t i = 0; i < w; i++)
-                dkernel[(3 * r + j) * tap + i] = (float)t[j * W + i];
-    }
+    for (int r = 0; r < 3; r++)
+        taps3(half + 6 * r * W, W, w, t + 3 * r * W, W);
+}
+
+void THAW_NAMED(thaw_winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap) {
+    double t[9 * THAW_PANEL];
+    if (kh == kw)
+        square_taps(u, point, w, t);
+    else
+        line_taps(kh * kw, kh * kw == 7 ? 8 : 6, u, point, w, t);
+    for (int k = 0; k < kh * kw; k++)
+        for (int64_t i = 0; i < w; i++)
+            dkernel[k * tap + i] = (float)t[k * THAW_PANEL + i];
 }

@@ -1,10 +1,10 @@
-/* The weight gradient of a 3x3 convolution by Winograd's F(3x3,4x4): with the points of the forward pass, its input tiles and
- * their transform V = B^T d B are the same, a 4x4 tile of dy takes the place of the filter, and the sum over tiles is the
- * inner sum of 36 products
+/* Weight gradients by Winograd's algorithm, F(3x3,4x4) for 3x3 kernels, F(3,4) and F(7,2) for kernels with one tap in a
+ * direction: with the points of the forward pass, its input tiles and their transform V = B^T d B are the same, a tile of dy
+ * takes the place of the filter, and the sum over tiles is the inner sum of as many products as there are points
  *
  *     dU = V^T (D dy D^T)        (cin, tiles) (tiles, cout)
  *
- * from which each 3x3 filter comes in the end. Tiles are taken in blocks: all threads transform a block, then each multiplies
+ * from which each filter comes in the end. Tiles are taken in blocks: all threads transform a block, then each multiplies
  * parts (range of input channels, panel of output channels, range of points) of it. Sums are made and added in the order of
  * tiles, whatever the number of threads. */
 #include <omp.h>
@@ -36,11 +36,11 @@ static layout layout_of(const thaw_window *s, int64_t n) {
     l.blocks = thaw_ceil_div(l.tiles, BLOCK);
     l.block = thaw_least(l.tiles, BLOCK);
     l.fused = l.ranges * l.panels >= MANY_PARTS;
-    l.point_groups = l.fused ? 1 : 9;
-    l.points = THAW_POINTS / l.point_groups;
-    l.v = THAW_POINTS * thaw_point_stride(l.block * (thaw_least(thaw_sixteens(s->cin), RANGE) + LINE));
-    l.m = THAW_POINTS * thaw_point_stride(l.block * THAW_PANEL);
-    l.sum = THAW_POINTS * RANGE * THAW_PANEL;
+    l.point_groups = l.fused ? 1 : l.t.points == THAW_POINTS ? 9 : l.t.points;
+    l.points = l.t.points / l.point_groups;
+    l.v = l.t.points * thaw_point_stride(l.block * (thaw_least(thaw_sixteens(s->cin), RANGE) + LINE));
+    l.m = l.t.points * thaw_point_stride(l.block * THAW_PANEL);
+    l.sum = l.t.points * RANGE * THAW_PANEL;
     l.kept = l.fused && l.blocks <= 1 ? thaw_least(thaw_threads(), l.ranges * l.panels) : l.ranges * l.panels;
     return l;
 }
@@ -69,11 +69,11 @@ static void transform(const thaw_isa *isa, const thaw_window *s, const layout *l
     }
     for (int64_t panel = 0; panel < l->panels; panel++) {
         int64_t width = thaw_panel_width(s->cout, panel), row, column;
-        const float *from = thaw_part(dy + tile.image * s->oh * s->ow * s->cout, s->oh, s->ow, s->cout, tile.y, tile.x,
+        const float *from = thaw_image_part(dy + tile.image * s->oh * s->ow * s->cout, s->oh, s->ow, s->cout, tile.y, tile.x,
                                       tile.at.high, tile.at.wide, panel * THAW_PANEL, width, room, &row, &column);
         tile.at.stride = width;
         tile.at.point = thaw_point_stride(count * width);
-        isa->winograd_gradient(from, row, column, width, &tile.at, m + panel * l->m);
+        isa->winograd_gradient((int)s->kh, (int)s->kw, from, row, column, width, &tile.at, m + panel * l->m);
     }
 }
 
@@ -84,8 +84,8 @@ static void make_filters(const thaw_isa *isa, const thaw_window *s, int64_t rang
     int64_t n = thaw_least(width, s->cout - co);
     for (int64_t c = 0; c < thaw_least(RANGE, s->cin - c0); c++) {
         float taps[9 * THAW_PANEL];
-        isa->winograd_taps(sum + c * width, RANGE * width, width, taps, THAW_PANEL);
-        for (int64_t tap = 0; tap < 9; tap++)
+        isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, RANGE * width, width, taps, THAW_PANEL);
+        for (int64_t tap = 0; tap < s->kh * s->kw; tap++)
             memcpy(dkernel + (tap * s->cin + c0 + c) * s->cout + co, taps + tap * THAW_PANEL, (size_t)n * sizeof *taps);
     }
 }

@@ -179,11 +179,9 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
                                         "checkpoint is kept; use a lower learning_rate or clipnorm",
                          job->stages[run->at.stage].name, (long long)run->at.epoch + 1, (long long)step + 1);
     double penalty = run->regularized
-                         ? thaw_regularizer_loss(run->parameters, run->segments, run->plan->n_tensors) * (double)images
+                         ? thaw_regularizer_loss(run->update.parameters, run->segments, run->plan->n_tensors) * (double)images
                          : 0.0;
-    thaw_optimizer_step(run->optimizer, run->parameters, run->gradients, run->segments, run->plan->n_tensors);
-    thaw_engine_update_statistics(run->engine);
-    thaw_engine_refresh(run->engine);
+    thaw_update_step(&run->update, run->engine, run->optimizer, run->gradients, run->segments, run->plan->n_tensors);
     run->sums.images += sums.images;
     run->sums.loss += sums.loss + penalty;
     for (int m = 0; m < run->objective.n_metrics; m++)
@@ -266,7 +264,7 @@ thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
         THAW_TRY(thaw_cache_tell_rounding(run, run->validation_cache));
     run->epoch_tally.other += run->cut.n_words * (int64_t)sizeof(double);
     if (run->regularized)
-        sums->loss += thaw_regularizer_loss(run->parameters, run->segments, run->plan->n_tensors) * sums->images;
+        sums->loss += thaw_regularizer_loss(run->update.parameters, run->segments, run->plan->n_tensors) * sums->images;
     run->epoch_tally.validation_seconds += thaw_clock() - started;
     return THAW_OK;
 }

@@ -97,16 +97,20 @@ thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *jo
                                     : job->validation || job->validation_x || job->validation_split > 0.0;
     size_t image = m->input / (size_t)plan->max_batch;
     thaw_stage_memory s = {.program = program, .index = samples->index, .file = weights + FILE_EXTRA, .sharers = sharers,
-                           .constants = sharers > 1 ? m->constants : 0};
+                           .common = sharers > 1 ? m->constants + m->updated : 0};
     s.batches = samples->reading +
                 image * (size_t)(images * batches_held(job, samples->known, samples->train, part));
     if (validates)
         s.batches += image * (size_t)(shares * batches_held(job, samples->known, samples->validation, validation));
     if (stopping->on && stopping->restore_best_weights)
         s.best = thaw_best_floats(plan) * sizeof(float);
-    s.exchange = thaw_exchange_memory(plan->buckets, plan->n_buckets, ranks, thaw_job_exchange(job));
+    /* Hosts that are subtrees of the sums' tree sum in common memory, if there is room. */
+    const bool even = sharers == ranks || ((sharers & (sharers - 1)) == 0 && ranks % sharers == 0);
+    s.exchange = sharers > 1 && even && thaw_job_exchange(job) == THAW_EXCHANGE_AUTO
+                     ? thaw_exchange_memory_common(plan->buckets, plan->n_buckets, ranks, sharers)
+                     : thaw_exchange_memory(plan->buckets, plan->n_buckets, ranks, thaw_job_exchange(job));
     s.lasting = s.program + s.index + s.batches + s.best + s.exchange + m->weights + m->packed + m->gradients + m->optimizer +
-                m->boundary - thaw_held_by_others(s.constants, sharers);
+                m->boundary - thaw_held_by_others(s.common, sharers);
     s.working = m->prefix + m->suffix + m->scratch;
     s.total = s.lasting + (s.working > s.file ? s.working : s.file);
     const size_t between = s.program + s.index + weights + s.file; /* every rank has all tensors at home */

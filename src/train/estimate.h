@@ -28,8 +28,8 @@ typedef struct thaw_stage_memory {
     size_t batches; /* read ahead */
     size_t best;    /* copy of the best weights */
     size_t exchange; /* messages under way */
-    size_t constants; /* of the plan's weights and packed: once on a host, where several ranks are; 0: each rank has its own */
-    int sharers;      /* ranks of a host: each counts with its part of the constants */
+    size_t common; /* of the plan's weights, packed and optimizer: once on a host, where several ranks are; 0: each has its own */
+    int sharers;   /* ranks of a host: each counts with its part of that */
     size_t lasting; /* all of these and the plan's weights, packed, gradients, optimizer, boundary; without what others hold */
     size_t working; /* the plan's prefix, suffix, scratch */
     size_t file;    /* model.h5 on its way to the disk, between steps (rank 0) */
@@ -37,7 +37,7 @@ typedef struct thaw_stage_memory {
 } thaw_stage_memory;
 /* What the program takes besides its blocks: to be asked for while no large block was given back. */
 size_t thaw_program_bytes(void);
-/* `sharers`: of the `ranks`, those that have the plan's constants in common on the host with fewest; 1: none. */
+/* `sharers`: of the `ranks`, those that have weights in common on the host with fewest; 1: none. */
 thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *job, int stage, int ranks, int sharers,
                                        const thaw_samples_size *samples, size_t program);
 /* Ranks that can have something in common: of the host that has fewest. Collective. */

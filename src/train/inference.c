@@ -26,7 +26,7 @@ static thaw_status set_up(thaw_inference *inference, thaw_comm *comm, thaw_model
         inference->starts[b] = b * batch < inference->n ? b * batch : inference->n;
 
     const thaw_plan *plan = inference->plan;
-    const size_t others = inference->common ? thaw_held_by_others(plan->memory.constants, inference->constants.parts) : 0;
+    const size_t others = inference->common ? thaw_held_by_others(plan->memory.constants, inference->constants.mine.parts) : 0;
     THAW_TRY(thaw_memory_fits(plan->memory_bytes - others, comm, model->name));
     const thaw_hooks hooks = {.constants = inference->common ? &inference->constants : NULL};
     THAW_TRY(thaw_engine_create(&inference->engine, plan, model, &hooks, NULL, NULL));

@@ -11,7 +11,7 @@ typedef struct thaw_inference {
     thaw_plan *plan; /* nothing trained */
     thaw_engine *engine;
     thaw_common *common; /* of the host: weights */
-    thaw_constants constants;
+    thaw_host_block constants;
     thaw_loader *loader;
     int64_t n;         /* samples of this rank's share */
     int64_t *samples;  /* n sample numbers, ascending */

@@ -24,37 +24,32 @@ int thaw_optimizer_slots(const thaw_job_optimizer *config) {
     return 2;
 }
 
-thaw_status thaw_optimizer_create(thaw_optimizer **out, const thaw_job_optimizer *config, size_t count) {
+thaw_status thaw_optimizer_create(thaw_optimizer **out, const thaw_job_optimizer *config, size_t count, float *slots) {
+    const size_t n = (size_t)thaw_optimizer_slots(config);
     *out = NULL;
     if (config->amsgrad || config->centered)
         return thaw_fail(THAW_USAGE, "optimizer: %s: true is not supported; remove it",
                          config->amsgrad ? "amsgrad" : "centered");
     thaw_optimizer *optimizer = thaw_calloc(1, sizeof *optimizer);
-    if (optimizer) {
-        optimizer->config = *config;
-        optimizer->learning_rate = config->learning_rate;
-        optimizer->n_slots = thaw_optimizer_slots(config);
-        optimizer->count = count;
+    float *memory = slots || !n || count > SIZE_MAX / n ? NULL : thaw_calloc(n * count, sizeof *memory);
+    if (!optimizer || (n && !slots && !memory)) {
+        thaw_free(optimizer);
+        thaw_free(memory);
+        return thaw_fail(THAW_RESOURCE, "no memory for the optimizer: %zu floats for each of %zu parameters; freeze more "
+                                        "layers, or use sgd", n, count);
     }
-    for (int i = 0; optimizer && i < optimizer->n_slots; i++) {
-        optimizer->slots[i] = thaw_calloc(count, sizeof(float));
-        if (!optimizer->slots[i]) {
-            thaw_optimizer_free(optimizer);
-            optimizer = NULL;
-        }
-    }
+    *optimizer = (thaw_optimizer){.config = *config, .learning_rate = config->learning_rate, .n_slots = (int)n,
+                                  .memory = memory, .count = count};
+    for (size_t i = 0; i < n; i++)
+        optimizer->slots[i] = (slots ? slots : memory) + i * count;
     *out = optimizer;
-    return optimizer ? THAW_OK
-                     : thaw_fail(THAW_RESOURCE, "no memory for the optimizer: %d floats for each of %zu parameters; freeze "
-                                                "more layers, or use sgd",
-                                 thaw_optimizer_slots(config), count);
+    return THAW_OK;
 }
 
 void thaw_optimizer_free(thaw_optimizer *optimizer) {
     if (!optimizer)
         return;
-    thaw_free(optimizer->slots[0]);
-    thaw_free(optimizer->slots[1]);
+    thaw_free(optimizer->memory);
     thaw_free(optimizer);
 }
 
@@ -211,35 +206,42 @@ static step_numbers prepare(const thaw_optimizer *o) {
     return s;
 }
 
-void thaw_optimizer_step(thaw_optimizer *o, float *parameters, float *gradients, const thaw_segment *segments,
-                         int n_segments) {
-    const thaw_job_optimizer *c = &o->config;
-    step_numbers s = prepare(o);
-    double squares = 0.0;
+void thaw_optimizer_prepare(thaw_optimizer *o, const float *parameters, float *gradients, const thaw_segment *segments,
+                            int n_segments) {
+    o->squares = 0.0;
     for (int i = 0; i < n_segments; i++) { /* before any norm is taken */
         const thaw_segment *segment = &segments[i];
-        float *w = parameters + segment->offset, *g = gradients + segment->offset;
+        float *g = gradients + segment->offset;
         if (segment->l1 > 0.0f || segment->l2 > 0.0f)
-            add_penalty(segment->count, w, g, segment->l1, segment->l2);
-        if (c->clipnorm <= 0.0 && c->global_clipnorm > 0.0)
-            squares += sum_all(g, segment->count, SUM_SQUARES);
+            add_penalty(segment->count, parameters + segment->offset, g, segment->l1, segment->l2);
+        if (o->config.clipnorm <= 0.0 && o->config.global_clipnorm > 0.0)
+            o->squares += sum_all(g, segment->count, SUM_SQUARES);
     }
+}
+
+void thaw_optimizer_update(thaw_optimizer *o, float *parameters, float *gradients, const thaw_segment *segments,
+                           int n_segments, thaw_part part) {
+    const thaw_job_optimizer *c = &o->config;
+    step_numbers s = prepare(o);
     if (c->clipnorm <= 0.0 && c->global_clipnorm > 0.0) {
-        float norm = (float)sqrt(squares), limit = (float)c->global_clipnorm;
+        float norm = (float)sqrt(o->squares), limit = (float)c->global_clipnorm;
         s.scale = limit * fminf(1.0f / norm, 1.0f / limit);
         s.clipped = true;
     }
     for (int i = 0; i < n_segments; i++) {
-        size_t offset = segments[i].offset, count = segments[i].count;
+        const size_t offset = segments[i].offset, count = segments[i].count;
+        const int64_t pieces = (int64_t)((count + PIECE - 1) / PIECE);
         if (c->clipnorm > 0.0) { /* g * c / max(norm, c) */
             s.scale = (float)c->clipnorm;
             s.divisor = fmaxf((float)sqrt(sum_all(gradients + offset, count, SUM_SQUARES)), s.scale);
             s.clipped = true;
         }
 #pragma omp parallel for schedule(static) if (count >= PARALLEL)
-        for (size_t at = 0; at < count; at += PIECE)
+        for (int64_t piece = thaw_part_begin(part, pieces); piece < thaw_part_end(part, pieces); piece++) {
+            const size_t at = (size_t)piece * PIECE;
             update_piece(o, &s, offset + at, count - at < PIECE ? count - at : PIECE, parameters + offset + at,
                          gradients + offset + at);
+        }
     }
     o->step++;
 }

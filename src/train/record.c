@@ -131,6 +131,7 @@ thaw_status thaw_record_stage(const thaw_run *run) {
     thaw_event_integer(event, "gradient_bytes", plan->gradient_bytes);
     thaw_event_integer(event, "full_gradient_bytes", plan->full_gradient_bytes);
     thaw_event_integer(event, "memory_bytes_per_rank", (int64_t)run->memory.total);
+    thaw_event_integer(event, "exchange_sharers", thaw_exchange_sharers(run->exchange)); /* ranks that sum in common memory */
     thaw_event *flop = thaw_event_object(event, "flop"); /* per image */
     thaw_event_number(flop, "forward", plan->forward_flop);
     thaw_event_number(flop, "prefix", plan->prefix_flop);
@@ -205,7 +206,7 @@ thaw_status thaw_record_memory(const thaw_run *run) {
     thaw_event *event = thaw_event_begin("memory");
     thaw_event_text(event, "stage", run->job->stages[run->at.stage].name);
     thaw_event_integer(event, "memory_bytes_per_rank", (int64_t)s->total);
-    thaw_event_integer(event, "shared_bytes_per_host", (int64_t)s->constants);
+    thaw_event_integer(event, "shared_bytes_per_host", (int64_t)s->common);
     thaw_event_integer(event, "peak_memory_bytes", (int64_t)run->peak);
     thaw_event *list = thaw_event_object(event, "estimated");
     for (size_t i = 0; i < sizeof parts / sizeof *parts; i++)

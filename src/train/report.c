@@ -29,6 +29,11 @@ void thaw_report_plan(const thaw_run *run) {
               (long long)plan->frozen_params);
     for (int i = 0; i < plan->n_boundary && i < 4; i++)
         thaw_info("  boundary: %s", run->model->layers[run->model->nodes[plan->boundary[i]].layer].name);
+    const int ranks = thaw_comm_size(run->comm), sharers = thaw_exchange_sharers(run->exchange);
+    if (ranks > 1)
+        thaw_info("  gradients are summed %s%s",
+                  sharers > 1 ? "in memory that the ranks of a host have in common" : "by messages",
+                  sharers > 1 && ranks > sharers ? ", between hosts by messages" : "");
     const thaw_cache *const caches[] = {run->cache, run->validation_cache};
     for (int i = 0; i < 2; i++)
         if (caches[i] && caches[i]->note)

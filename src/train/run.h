@@ -21,6 +21,7 @@
 #include "train/history.h"
 #include "train/loss.h"
 #include "train/optimizer.h"
+#include "train/update.h"
 #include "train/slices.h"
 
 /* Seconds of an epoch by what the rank did. Work is counted with the polls in it, which also add what other ranks sent;
@@ -83,9 +84,10 @@ typedef struct thaw_run {
     thaw_plan *plan;
     thaw_engine *engine;
     thaw_common *common; /* of the host: what the stage leaves alone */
-    thaw_constants constants;
+    thaw_host_block constants;
     thaw_hooks hooks;
-    float *parameters, *gradients; /* plan->count floats */
+    thaw_update update;  /* trained parameters, and what follows from them */
+    float *gradients;    /* plan->count floats */
     float *earlier; /* the same, with training.accumulate: gradients of the parts of the batch that are done; else NULL */
     bool collecting, fresh; /* the part under way is not the last of its batch; it is the first */
     thaw_cut cut;
@@ -130,7 +132,7 @@ thaw_status thaw_memory_fits(size_t bytes, const thaw_comm *comm, const char *wh
 /* How samples are read for epochs of the stage, when nothing is cached. */
 thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validation);
 /* Makes room for a plan's constants. [out] constants: for hooks; the block is common's. Collective. */
-thaw_status thaw_stage_constants(thaw_common **common, thaw_constants *constants, const thaw_plan *plan, thaw_comm *comm);
+thaw_status thaw_stage_constants(thaw_common **common, thaw_host_block *constants, const thaw_plan *plan, thaw_comm *comm);
 /* The most that this rank has had, in bytes like run->peak. */
 uint64_t thaw_stage_own_peak(const thaw_run *run);
 /* Takes the largest peak of all ranks' resident sets into run->peak. Collective. */

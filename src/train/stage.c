@@ -111,17 +111,28 @@ thaw_status thaw_stage_make_loaders(thaw_run *run) {
     return thaw_comm_agree(run->comm, status);
 }
 
-thaw_status thaw_stage_constants(thaw_common **common, thaw_constants *constants, const thaw_plan *plan, thaw_comm *comm) {
+thaw_status thaw_stage_constants(thaw_common **common, thaw_host_block *constants, const thaw_plan *plan, thaw_comm *comm) {
     *common = NULL;
-    *constants = (thaw_constants){.parts = 1};
+    *constants = (thaw_host_block){NULL, THAW_WHOLE};
     if (thaw_comm_size(comm) == thaw_comm_hosts(comm) || plan->memory.constants == 0)
         return THAW_OK;
     THAW_TRY(thaw_common_create(common, comm, plan->memory.constants, "copy of what is frozen"));
-    *constants = (thaw_constants){thaw_common_block(*common), thaw_common_part(*common), thaw_common_parts(*common)};
-    if (constants->parts > 1)
+    *constants = thaw_host_block_of(*common);
+    if (constants->mine.parts > 1)
         return THAW_OK;
     thaw_common_free(*common); /* the engine has its own */
     *common = NULL;
+    return THAW_OK;
+}
+
+/* The ranks of a host have what is frozen and what is trained in common, or neither. */
+static thaw_status share_with_host(thaw_run *run) {
+    THAW_TRY(thaw_stage_constants(&run->common, &run->constants, run->plan, run->comm));
+    THAW_TRY(thaw_update_create(&run->update, run->plan, run->comm, run->common || run->plan->memory.constants == 0));
+    if (!run->update.common) {
+        thaw_common_free(run->common);
+        run->common = NULL;
+    }
     return THAW_OK;
 }
 
@@ -130,7 +141,11 @@ uint64_t thaw_stage_own_peak(const thaw_run *run) {
     if (resident <= run->resident) /* it never falls: of this or an earlier stage, and counted then */
         return run->own_peak;
     if (run->common) /* all of it was read: the hash of what is frozen */
-        resident -= thaw_held_by_others(run->plan->memory.constants, run->constants.parts);
+        resident -= thaw_held_by_others(run->plan->memory.constants, run->constants.mine.parts);
+    if (run->update.common) /* rank 0 has touched all of it: checkpoints; the others do not count with more than that */
+        resident -= thaw_held_by_others(run->plan->memory.updated, run->update.mine.parts);
+    if (run->exchange) /* this rank's part of the others' blocks: each has its own whole */
+        resident -= thaw_held_by_others(run->plan->count * sizeof(float), thaw_exchange_sharers(run->exchange));
     return resident > run->own_peak ? resident : run->own_peak;
 }
 
@@ -159,7 +174,6 @@ static thaw_status make_order(thaw_run *run) {
 }
 
 static thaw_status set_up(thaw_run *run) {
-    const thaw_job_stage *stage = &run->job->stages[run->at.stage];
     THAW_TRY(thaw_stage_flags(run->trainable, run->batch_statistics, run->model, run->job, (int)run->at.stage,
                               run->has_previous ? run->previous : NULL));
     THAW_TRY(thaw_stage_plan(&run->plan, run->model, run->job, (int)run->at.stage, run->trainable, run->batch_statistics,
@@ -167,7 +181,7 @@ static thaw_status set_up(thaw_run *run) {
     THAW_TRY(thaw_cut_create(&run->cut, run->job, thaw_comm_rank(run->comm), thaw_comm_size(run->comm), THAW_CONTROL_WORDS));
     THAW_TRY(make_segments(run));
     THAW_TRY(make_order(run));
-    return thaw_optimizer_create(&run->optimizer, &stage->optimizer, run->plan->count);
+    return THAW_OK;
 }
 
 bool thaw_all_finite(const float *values, size_t count) {
@@ -179,7 +193,7 @@ bool thaw_all_finite(const float *values, size_t count) {
 }
 
 thaw_status thaw_stage_finite(const thaw_run *run) {
-    if (thaw_all_finite(run->parameters, run->plan->count))
+    if (thaw_all_finite(run->update.parameters, run->plan->count))
         return THAW_OK;
     return thaw_fail(THAW_DIVERGED, "stage %s epoch %lld step %lld: a weight is not finite; the last good checkpoint is kept; "
                                     "use a lower learning_rate or clipnorm",
@@ -191,7 +205,7 @@ size_t thaw_stage_best_count(const thaw_run *run) { return thaw_best_floats(run-
 /* Walks the best copy: flat parameters first, then moving statistics in layer order. */
 static void copy_best(thaw_run *run, bool save) {
     size_t at = run->plan->count;
-    memcpy(save ? run->best : run->parameters, save ? run->parameters : run->best, at * sizeof(float));
+    memcpy(save ? run->best : run->update.parameters, save ? run->update.parameters : run->best, at * sizeof(float));
     for (int i = 0; i < run->model->n_layers; i++)
         for (int t = 0; run->batch_statistics[i] && t < run->model->layers[i].n_tensors; t++) {
             thaw_tensor *tensor = &run->model->layers[i].tensors[t];
@@ -209,8 +223,9 @@ void thaw_stage_best_save(thaw_run *run) {
 }
 
 void thaw_stage_best_restore(thaw_run *run) {
+    thaw_update_begin(&run->update);
     copy_best(run, false);
-    thaw_engine_refresh(run->engine);
+    thaw_update_end(&run->update, run->engine);
 }
 
 /* Memory for the best epoch's weights; a checkpoint may have brought them. */
@@ -236,21 +251,24 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     int sharers;
     THAW_TRY(thaw_comm_same(run->comm, "the plan of the stage", thaw_plan_hash(plan), THAW_REPLICAS));
     THAW_TRY(thaw_stage_sharers(&sharers, run->comm));
-    THAW_TRY(thaw_stage_constants(&run->common, &run->constants, plan, run->comm));
+    THAW_TRY(share_with_host(run));
     run->memory = thaw_stage_memory_of(plan, run->job, (int)run->at.stage, thaw_comm_size(run->comm),
-                                       run->common ? sharers : 1, &run->samples, run->program);
-    if (sharers > 1 && !run->common) /* no room in common: more than was looked for at the start */
+                                       run->update.common ? sharers : 1, &run->samples, run->program);
+    if (sharers > 1 && !run->update.common) /* no room in common: more than was looked for at the start */
         THAW_TRY(thaw_comm_agree(run->comm, thaw_memory_fits(run->memory.total, run->comm, stage->name)));
-    run->parameters = thaw_comm_alloc(run->comm, plan->count);
-    run->gradients = thaw_comm_alloc(run->comm, plan->count);
+    run->gradients = thaw_job_exchange(run->job) == THAW_EXCHANGE_AUTO ? thaw_comm_alloc_common(run->comm, plan->count)
+                                                                       : thaw_comm_alloc(run->comm, plan->count);
     if (run->job->accumulate > 1 && !(run->earlier = thaw_calloc(plan->count, sizeof *run->earlier)))
         status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of earlier parts of a batch");
     run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run,
-                              plan->slices > 1 ? &run->cut.slices : NULL, run->common ? &run->constants : NULL};
-    if (!run->parameters || !run->gradients)
-        status = thaw_fail(THAW_RESOURCE, "no memory for %zu trained parameters and their gradients", plan->count);
+                              plan->slices > 1 ? &run->cut.slices : NULL, run->common ? &run->constants : NULL,
+                              run->update.common ? &run->update.packs : NULL};
+    if (!run->gradients)
+        status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of %zu parameters", plan->count);
     if (status == THAW_OK)
-        status = thaw_engine_create(&run->engine, plan, run->model, &run->hooks, run->parameters, run->gradients);
+        status = thaw_optimizer_create(&run->optimizer, &stage->optimizer, plan->count, run->update.slots);
+    if (status == THAW_OK)
+        status = thaw_engine_create(&run->engine, plan, run->model, &run->hooks, run->update.parameters, run->gradients);
     if (status == THAW_OK && stage->early_stopping.on && stage->early_stopping.restore_best_weights)
         status = make_best(run);
     THAW_TRY(thaw_comm_agree(run->comm, status));
@@ -319,11 +337,11 @@ void thaw_stage_release(thaw_run *run) {
     thaw_exchange_free(run->exchange);
     thaw_engine_free(run->engine);
     thaw_common_free(run->common);
-    thaw_comm_free(run->comm, run->parameters);
     thaw_comm_free(run->comm, run->gradients);
     thaw_free(run->earlier);
     thaw_cut_free(&run->cut);
     thaw_optimizer_free(run->optimizer);
+    thaw_update_free(&run->update);
     for (int i = 0; run->segment_names && i < run->plan->n_tensors; i++)
         thaw_free(run->segment_names[i]);
     thaw_free(run->segment_names);
@@ -337,7 +355,7 @@ void thaw_stage_release(thaw_run *run) {
     run->exchange = NULL;
     run->engine = NULL;
     run->common = NULL;
-    run->parameters = run->gradients = run->earlier = run->best = NULL;
+    run->gradients = run->earlier = run->best = NULL;
     run->optimizer = NULL;
     run->segment_names = NULL;
     run->segments = NULL;

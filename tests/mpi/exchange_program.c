@@ -1,4 +1,4 @@
-/* The gradient exchange, checked by every rank of a small job: exchange_program SEED. Run by test_exchange.py.
+/* The gradient exchange, checked by every rank of a small job: exchange_program SEED [common]. Run by test_exchange.py.
  *
  * Every rank knows what all ranks hold, so it takes the documented sums by itself and compares bits. Prints "ok P checks" on
  * rank 0; a failed check prints its line and makes the status 1. */
@@ -100,13 +100,17 @@ static void dawdle(thaw_exchange *exchange, manner how, uint64_t draw) {
         thaw_exchange_poll(exchange);
 }
 
-/* Steps with one exchange: every bucket in an order of the step, or some of them. */
-static void check_steps(thaw_comm *comm, const thaw_allreduce_options *options, int n, size_t largest, uint64_t draw) {
+/* Steps with one exchange: every bucket in an order of the step, or some of them. options NULL: with a block in common memory,
+ * where hosts have such; `sharers` ranks of a host are then to sum there. */
+static void check_steps(thaw_comm *comm, const thaw_allreduce_options *options, int n, size_t largest, uint64_t draw,
+                        int sharers) {
     thaw_bucket buckets[MOST_BUCKETS];
     const size_t floats = draw_buckets(buckets, n, draw, largest);
-    float *block = thaw_comm_alloc(comm, floats);
+    float *block = options ? thaw_comm_alloc(comm, floats) : thaw_comm_alloc_common(comm, floats);
     thaw_exchange *exchange = NULL;
-    CHECK(thaw_exchange_create_with(&exchange, comm, block, buckets, n, THAW_EXCHANGE_OVERLAP, options) == THAW_OK);
+    CHECK(thaw_exchange_create_with(&exchange, comm, block, buckets, n, options ? THAW_EXCHANGE_OVERLAP : THAW_EXCHANGE_AUTO,
+                                    options) == THAW_OK);
+    CHECK(thaw_exchange_sharers(exchange) == sharers);
     const uint64_t requests = thaw_memory_requests();
     for (int step = 0; step < 4; step++) {
         const manner how = step == 3 ? (rank % 2 ? NEVER : OFTEN) : (manner)step;
@@ -139,7 +143,7 @@ static void check_steps(thaw_comm *comm, const thaw_allreduce_options *options, 
             at = buckets[b].offset + buckets[b].count;
         }
         CHECK(right);
-        if (!right)
+        if (!right && options)
             fprintf(stderr, "  step %d scheme %d chunk %zu window %d\n", step, (int)options->scheme, options->chunk,
                     options->window);
     }
@@ -161,11 +165,91 @@ static void check_schemes(thaw_comm *comm) {
             const int levels = scheme > THAW_SCHEME_HALVING ? scheme - THAW_SCHEME_HALVING : 0;
             const thaw_allreduce_options options = {levels ? THAW_SCHEME_HALVING : (thaw_scheme)scheme, cases[i].chunk,
                                                     cases[i].window, levels, false};
-            check_steps(comm, &options, cases[i].buckets, cases[i].largest, draw = mix(draw));
+            check_steps(comm, &options, cases[i].buckets, cases[i].largest, draw = mix(draw), 1);
         }
     /* More chunks of the usual size than go at once, in every scheme that is chosen for such. */
     const thaw_allreduce_options usual = {0};
-    check_steps(comm, &usual, 9, 3000000, mix(draw));
+    check_steps(comm, &usual, 9, 3000000, mix(draw), 1);
+}
+
+/* Sums in common memory, between hosts of some ranks that are all on this machine: the same tree. Hosts that are no subtrees of
+ * it exchange messages. */
+static void check_common(thaw_comm *comm) {
+    uint64_t draw = mix(seed + 1);
+    for (int run = 0; run <= 4; run++) { /* 0: as it is */
+        thaw_comm_pretend_hosts(comm, run);
+        const int sharers = run == 0 || run >= size ? size : run != 3 && size % run == 0 ? run : 1;
+        check_steps(comm, NULL, 8, 100, draw = mix(draw), sharers);
+        check_steps(comm, NULL, 12, 30000, draw = mix(draw), sharers);
+        if (run % 2 == 0)
+            check_steps(comm, NULL, 8, 400000, draw = mix(draw), sharers);
+        /* One block, two exchanges after each other; the other way refuses no block. */
+        const thaw_bucket bucket = {16, 5000, 5000};
+        float *block = thaw_comm_alloc_common(comm, 5016);
+        for (int kind = THAW_EXCHANGE_AUTO; kind <= THAW_EXCHANGE_OVERLAP; kind++)
+            for (int step = 0; step < 2; step++) {
+                thaw_exchange *exchange = NULL;
+                CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, (thaw_exchange_kind)kind) == THAW_OK);
+                for (size_t i = 0; i < 5016; i++)
+                    block[i] = held(rank, i, step, false);
+                CHECK(thaw_exchange_sharers(exchange) == (kind == THAW_EXCHANGE_AUTO ? sharers : 1));
+                CHECK(thaw_exchange_begin(exchange, 0) == THAW_OK && thaw_exchange_finish(exchange) == THAW_OK);
+                CHECK(summed(block, 16, 5016, step, false) && block[15] == held(rank, 15, step, false));
+                thaw_exchange_free(exchange);
+            }
+        thaw_exchange *exchange = NULL; /* halves go by messages wherever the block lies */
+        CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_HALF) == THAW_OK);
+        for (size_t i = 0; i < 5016; i++)
+            block[i] = 0x1.003p0f; /* a half holds its neighbours alone */
+        CHECK(thaw_exchange_sharers(exchange) == 1);
+        CHECK(thaw_exchange_begin(exchange, 0) == THAW_OK && thaw_exchange_finish(exchange) == THAW_OK);
+        CHECK(size == 1 ? block[100] == 0x1.003p0f : block[100] != (float)size * 0x1.003p0f);
+        thaw_exchange_free(exchange);
+        for (int n = 1; n <= 5 && sharers > 1; n++) { /* one rank without memory: all refuse */
+            if (rank == size - 1)
+                thaw_memory_fail_after(n);
+            CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_AUTO) == THAW_RESOURCE && !exchange);
+        }
+        if (sharers > 1) { /* ranks that want other ways */
+            const thaw_exchange_kind mine = rank ? THAW_EXCHANGE_AUTO : THAW_EXCHANGE_OVERLAP;
+            CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, mine) == THAW_INTERNAL && !exchange);
+        }
+        thaw_memory_fail_after(-1);
+        thaw_comm_free(comm, block);
+    }
+    thaw_comm_pretend_hosts(comm, 0);
+}
+
+/* Polls alone bring a sum of common memory to its end too. */
+static void check_common_progress(thaw_comm *comm, int run) {
+    enum { FLOATS = 500016 };
+    thaw_comm_pretend_hosts(comm, run);
+    const thaw_bucket bucket = {0, FLOATS, FLOATS};
+    const size_t live = thaw_memory_live();
+    float *block = thaw_comm_alloc_common(comm, FLOATS);
+    const size_t taken = thaw_memory_live() - live;
+    thaw_exchange *exchange = NULL;
+    CHECK(thaw_exchange_create(&exchange, comm, block, &bucket, 1, THAW_EXCHANGE_AUTO) == THAW_OK);
+    const size_t said = thaw_exchange_memory_common(&bucket, 1, size, thaw_exchange_sharers(exchange));
+    CHECK(thaw_exchange_sharers(exchange) == 1 || thaw_memory_live() - live - taken - said < 1 << 16);
+    for (size_t i = 0; i < FLOATS; i++)
+        block[i] = held(rank, i, 9, false);
+    CHECK(thaw_exchange_begin(exchange, 0) == THAW_OK);
+    double seen[2] = {0.0, 0.0}; /* ranks whose block is summed, ranks that have waited long enough */
+    for (const double start = thaw_clock(); seen[0] < size && seen[1] == 0.0;) {
+        usleep(1000);
+        for (int i = 0; i < 10; i++)
+            thaw_exchange_poll(exchange);
+        seen[0] = summed(block, 0, FLOATS, 9, false);
+        seen[1] = thaw_clock() - start > PATIENCE;
+        thaw_comm_sum(comm, seen, 2);
+    }
+    CHECK(seen[0] == size);
+    CHECK(thaw_exchange_finish(exchange) == THAW_OK);
+    thaw_exchange_free(exchange);
+    thaw_comm_free(comm, block);
+    CHECK(thaw_memory_live() == live);
+    thaw_comm_pretend_hosts(comm, 0);
 }
 
 /* A whole number that a half holds, as it does the sum of 16 of them: sums by halves are exact whatever their tree. */
@@ -456,6 +540,11 @@ int main(int argc, char **argv) {
     seed = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     if (size > MOST_RANKS)
         thaw_comm_abort(comm, THAW_USAGE, "exchange_program: 16 ranks at most");
+    check_common(comm);
+    check_common_progress(comm, 0);
+    check_common_progress(comm, 2);
+    if (argc > 2) /* common memory alone */
+        goto out;
     check_schemes(comm);
     check_half(comm);
     check_progress(comm);
@@ -463,6 +552,7 @@ int main(int argc, char **argv) {
     check_refusals(comm);
     check_memory(comm, THAW_EXCHANGE_AUTO);
     check_memory(comm, THAW_EXCHANGE_HALF);
+out:;
     double total[2] = {failures, checks};
     thaw_comm_sum(comm, total, 2);
     if (rank == 0 && total[0] == 0.0)

@@ -20,16 +20,24 @@ PROGRAM = os.path.abspath(os.environ.get("THAW_EXCHANGE",
 
 
 class Sums(unittest.TestCase):
-    @unittest.skipUnless(os.access(PROGRAM, os.X_OK), "no exchange_program: built without MPI")
-    def test_sums(self):
-        few = harness.library() == "MPICH"  # whose ranks never sleep: many on few cores take minutes
-        for ranks in (1, 2, 3) if few else (1, 2, 3, 4, 5, 8) + ((6, 7, 9, 16) if harness.LONG else ()):
+    def check(self, rank_counts, *more):
+        for ranks in rank_counts:
             with self.subTest(ranks=ranks):
-                done = subprocess.run(harness.mpirun(ranks) + [PROGRAM, str(ranks)], stdin=subprocess.DEVNULL,
+                done = subprocess.run(harness.mpirun(ranks) + [PROGRAM, str(ranks), *more], stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=600,
                                       env=harness.environment())
                 self.assertEqual(done.returncode, 0, done.stderr)
                 self.assertRegex(done.stdout, r"^ok %d \d+\n$" % ranks)
+
+    @unittest.skipUnless(os.access(PROGRAM, os.X_OK), "no exchange_program: built without MPI")
+    def test_sums(self):
+        few = harness.library() == "MPICH"  # whose ranks never sleep: many on few cores take minutes
+        self.check((1, 2, 3) if few else (1, 2, 3, 4, 5, 8) + ((6, 7, 9, 16) if harness.LONG else ()))
+
+    @unittest.skipUnless(os.access(PROGRAM, os.X_OK), "no exchange_program: built without MPI")
+    def test_three_hosts(self):
+        """Hosts of two ranks, one of which is folded into its neighbour."""
+        self.check((6,), "common")
 
 
 class Training(harness.Case):
@@ -81,12 +89,17 @@ class Training(harness.Case):
     def test_same_bits(self):
         for name, job in self.jobs().items():
             for ranks in (1, 2):
-                self.same(self.go(job, ranks, "mpi"), self.go(job, ranks, "overlap"), "%s on %d ranks" % (name, ranks))
+                mpi = self.go(job, ranks, "mpi")
+                for exchange in ("overlap", "auto"):
+                    self.same(mpi, self.go(job, ranks, exchange), "%s on %d ranks, %s" % (name, ranks, exchange))
 
     def test_three_ranks(self):
         for name, job in self.jobs().items():
-            mpi, own, again = (self.go(job, 3, exchange) for exchange in ("mpi", "overlap", "overlap"))
+            mpi, own, again, common = (self.go(job, 3, exchange) for exchange in ("mpi", "overlap", "overlap", "auto"))
             self.same(own, again, name + ", repeated")
+            self.same(own, common, name + ", in common memory")
+            for folder, sharers in ((own, 1), (common, 3)):
+                self.assertEqual({e["exchange_sharers"] for e in harness.events(folder, "stage")}, {sharers})
             for want, got in zip(harness.history(mpi), harness.history(own)):
                 for key in ("loss", "val_loss"):
                     self.assert_close(got[key], want[key], 1e-5, "%s: %s" % (name, key))

@@ -103,7 +103,8 @@ class NodeMemory(harness.Case):
             largest = max(largest, stage["memory_bytes_per_rank"])
             self.assert_close(largest, event["peak_memory_bytes"], 0.05, stage["name"])
         self.assertGreater(plan[0]["shareable_bytes"], 4 * 58e6)  # all weights of the base and their packed forms
-        self.assertLess(plan[1]["shareable_bytes"], plan[0]["shareable_bytes"] / 2)
+        trained = 13e6 * 4  # bytes of the kernels of blocks 4 and 5: with momentum, and packed for both passes
+        self.assertGreater(plan[1]["shareable_bytes"], (2 + 2 * 36 / 9 - 1) * trained)
 
     def test_killed_and_resumed(self):
         """A run whose ranks were killed goes on with the bits of an undisturbed one."""

@@ -28,8 +28,8 @@ TABLE = os.path.join(HERE, "operations.csv")
 PLANS = ("vgg16-head", "vgg16-late", "vgg16-everything", "resnet50-late", "resnet50-everything")
 FORMS = ("overlap", "operations", "backward", "ring", "ring-all")
 SOURCES = ["tests/cluster/smpi/simulate.c", "tests/cluster/smpi/counting.c", "mpi/comm_mpi.c", "mpi/watch.c", "mpi/link.c",
-           "mpi/exchange.c", "mpi/allreduce.c", "mpi/node_memory.c", "src/base/memory.c", "src/base/status.c", "src/base/hash.c",
-           "src/base/clock.c", "src/base/half.c", "src/base/log.c"]
+           "mpi/exchange.c", "mpi/allreduce.c", "mpi/node_memory.c", "mpi/node_sum.c", "src/base/memory.c", "src/base/status.c",
+           "src/base/hash.c", "src/base/clock.c", "src/base/half.c", "src/base/log.c"]
 # Computing takes no simulated time but what is injected; a test takes none, polls are injected (POLL). Bandwidth and latency
 # are the platform's but for 6 % of headers, instead of SimGrid's calibration of a cluster of its own. Links are full duplex and
 # acknowledgements within those 6 %: without "crosstraffic" flows of one direction do not hang together with those of the other,

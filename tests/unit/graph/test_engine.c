@@ -352,7 +352,7 @@ static void check_buckets(setup *s, announced *seen, int least) {
 static void test_buckets(void **state) {
     (void)state;
     announced seen = {0};
-    thaw_hooks hooks = {poll, bucket_ready, NULL, &seen, NULL, NULL};
+    thaw_hooks hooks = {.poll = poll, .bucket_ready = bucket_ready, .payload = &seen};
     for (int i = 0; i < N_NETWORKS; i++) {
         setup *s = set_up_network(&NETWORKS[i], &hooks);
         seen.final = thaw_calloc(s->plan->count, sizeof(float));

@@ -213,13 +213,13 @@ static void measure(const thaw_window *s, const float *x, const float *dy, const
     size_t floats = fast->conv_pack_floats(s, false), turned = fast->conv_pack_floats(s, true);
     float *packed = unset((int64_t)(floats > turned ? floats : turned) + 1);
     if (floats) {
-        fast->conv_pack(s, false, kernel, NULL, packed);
+        fast->conv_pack(s, false, kernel, NULL, packed, THAW_WHOLE);
         fast->conv_forward_packed(s, 1, x, packed, NULL, NULL, THAW_ACTIVATION_LINEAR, to[FORWARD], scratch);
     } else {
         fast->conv_forward(s, 1, x, kernel, NULL, THAW_ACTIVATION_LINEAR, to[FORWARD], scratch);
     }
     if (turned) {
-        fast->conv_pack(s, true, kernel, NULL, packed);
+        fast->conv_pack(s, true, kernel, NULL, packed, THAW_WHOLE);
         fast->conv_backward_data_packed(s, 1, dy, packed, to[DATA], false, scratch);
     } else {
         fast->conv_backward_data(s, 1, dy, kernel, to[DATA], false, scratch);

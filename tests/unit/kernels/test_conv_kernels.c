@@ -64,8 +64,8 @@ static void compare_packed(const conv_case *t, int64_t n, const float *x, const 
     int64_t in = n * input_of(s), out = n * output_of(s);
     float *packed = unset((int64_t)fast->conv_pack_floats(s, false)), *turned = unset((int64_t)fast->conv_pack_floats(s, true));
     float *a = unset(out), *b = unset(out), *dxa = integers(in, 5), *dxb = copy_of(dxa, in);
-    fast->conv_pack(s, false, kernel, NULL, packed);
-    fast->conv_pack(s, true, kernel, NULL, turned);
+    fast->conv_pack(s, false, kernel, NULL, packed, THAW_WHOLE);
+    fast->conv_pack(s, true, kernel, NULL, turned, THAW_WHOLE);
     for (int with_bias = 0; with_bias < 2; with_bias++)
         for (int act = THAW_ACTIVATION_LINEAR; act <= THAW_ACTIVATION_RELU6; act++) {
             fast->conv_forward_packed(s, n, x, packed, with_bias ? bias : NULL, NULL, (thaw_activation)act, a, scratch);
@@ -83,7 +83,7 @@ static void compare_packed(const conv_case *t, int64_t n, const float *x, const 
         scale[i] = (double)(1 << i % 3);
     for (int64_t i = 0; i < kernel_of(s); i++)
         scaled[i] *= (float)scale[i % s->cout];
-    fast->conv_pack(s, false, kernel, scale, packed);
+    fast->conv_pack(s, false, kernel, scale, packed, THAW_WHOLE);
     void *less = scratch_of(fast->conv_forward_scratch(s));
     fast->conv_forward_packed(s, n, x, packed, bias, NULL, THAW_ACTIVATION_LINEAR, a, less);
     thaw_free(less);
@@ -176,7 +176,7 @@ static results run_all(const thaw_window *s, int64_t n, const float *x, const fl
     fast->conv_backward_weights(s, n, x, dy, r.dk, r.db, scratch);
     for (int backward = 0; backward < 2 && fast->conv_pack_floats(s, false) > 0; backward++) {
         float *packed = unset((int64_t)fast->conv_pack_floats(s, backward));
-        fast->conv_pack(s, backward, kernel, NULL, packed);
+        fast->conv_pack(s, backward, kernel, NULL, packed, THAW_WHOLE);
         if (backward) {
             fast->conv_backward_data_packed(s, n, dy, packed, r.packed_dx, false, scratch);
             fast->conv_backward_data_packed(s, n, dy, packed, r.packed_dx, true, scratch);
@@ -329,7 +329,7 @@ static void check_overwritten(thaw_window s) {
         float *packed = thaw_malloc(floats * sizeof *packed), *to = backward ? dx : y;
         int64_t count = backward ? in : out;
         memset(packed, 0xff, floats * sizeof *packed);
-        fast->conv_pack(&s, backward, kernel, NULL, packed);
+        fast->conv_pack(&s, backward, kernel, NULL, packed, THAW_WHOLE);
         memset(scratch, 0xff, fast->conv_scratch(&s, 1));
         memset(to, 0xff, (size_t)count * sizeof *to);
         if (backward)
@@ -369,7 +369,7 @@ static void test_summand(void **state) {
                 float *add = fractions(out), *y = unset(out), *want = unset(out);
                 float *truth = unset(out), *packed = unset((int64_t)fast->conv_pack_floats(s, false));
                 void *scratch = scratch_of(fast->conv_scratch(s, n));
-                fast->conv_pack(s, false, kernel, NULL, packed);
+                fast->conv_pack(s, false, kernel, NULL, packed, THAW_WHOLE);
                 fast->conv_forward_packed(s, n, x, packed, bias, NULL, THAW_ACTIVATION_LINEAR, want, scratch);
                 for (int64_t k = 0; k < out; k++)
                     want[k] += add[k];
@@ -399,7 +399,7 @@ static void test_nan_stays(void **state) {
             float *packed = unset((int64_t)fast->conv_pack_floats(&s, false));
             void *scratch = scratch_of(fast->conv_scratch(&s, 2));
             x[in + 32 * 9] = NAN;
-            fast->conv_pack(&s, false, kernel, NULL, packed);
+            fast->conv_pack(&s, false, kernel, NULL, packed, THAW_WHOLE);
             fast->conv_forward_packed(&s, 2, x, packed, NULL, NULL, THAW_ACTIVATION_RELU, y, scratch);
             assert_finite(y, out);
             assert_true(isnan(y[out]));
@@ -429,7 +429,7 @@ static void test_large_results(void **state) {
                     thaw_conv_mode_set(mode ? THAW_CONV_WINOGRAD : THAW_CONV_DIRECT);
                     float *packed = unset((int64_t)fast->conv_pack_floats(s, false));
                     void *scratch = scratch_of(fast->conv_scratch(s, 1));
-                    fast->conv_pack(s, false, kernel, NULL, packed);
+                    fast->conv_pack(s, false, kernel, NULL, packed, THAW_WHOLE);
                     memset(y, 0xff, (size_t)output_of(s) * sizeof *y);
                     fast->conv_forward_packed(s, 1, x, packed, bias, NULL, acts[act], y, scratch);
                     if (mode && thaw_winograd_fits(s))

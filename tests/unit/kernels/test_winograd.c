@@ -124,7 +124,7 @@ static void measure(const error_case *t, const float *x, const float *dy, const 
     void *scratch = scratch_of(fast->conv_scratch(s, t->n));
     for (int backward = 0; backward < 2; backward++) {
         float *packed = unset((int64_t)fast->conv_pack_floats(s, backward));
-        fast->conv_pack(s, backward, kernel, NULL, packed);
+        fast->conv_pack(s, backward, kernel, NULL, packed, THAW_WHOLE);
         if (backward) {
             fast->conv_backward_data_packed(s, t->n, dy, packed, dx, true, scratch);
             errors[DATA] = error_of(dx, truth[DATA], before, in);
@@ -204,7 +204,7 @@ static void test_pooled(void **state) {
                 float *bias = normal(cout, 1.0, false), *y = unset(out), *want = unset(pooled), *got = unset(pooled + 1);
                 float *packed = unset((int64_t)fast->conv_pack_floats(&s, false));
                 void *scratch = scratch_of(fast->conv_scratch(&s, N));
-                fast->conv_pack(&s, false, kernel, NULL, packed);
+                fast->conv_pack(&s, false, kernel, NULL, packed, THAW_WHOLE);
                 assert_true(fast->conv_pools(&s));
                 got[pooled] = 7.0f;
                 s.pool = 2;

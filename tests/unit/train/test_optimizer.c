@@ -24,11 +24,12 @@ static void test_keras(void **state) {
         segments[0].l2 = segments[1].l2 = k->l2;
         spread(w, k->start);
         spread(end, k->end);
-        assert_ok(thaw_optimizer_create(&o, &k->config, 32));
+        assert_ok(thaw_optimizer_create(&o, &k->config, 32, NULL));
         assert_int_equal(o->n_slots, thaw_optimizer_slots(&k->config));
         for (int step = 0; step < 3; step++) {
             spread(g, k->gradients + 8 * step);
-            thaw_optimizer_step(o, w, g, segments, 2);
+            thaw_optimizer_prepare(o, w, g, segments, 2);
+            thaw_optimizer_update(o, w, g, segments, 2, THAW_WHOLE);
         }
         assert_int_equal(o->step, 3);
         for (int i = 0; i < 32; i++)
@@ -41,46 +42,59 @@ static void test_unsupported(void **state) {
     (void)state;
     thaw_optimizer *o;
     thaw_job_optimizer adam = {.kind = THAW_ADAM, .amsgrad = true}, rmsprop = {.kind = THAW_RMSPROP, .centered = true};
-    assert_int_equal(thaw_optimizer_create(&o, &adam, 8), THAW_USAGE);
+    assert_int_equal(thaw_optimizer_create(&o, &adam, 8, NULL), THAW_USAGE);
     assert_says(thaw_message(), "amsgrad");
-    assert_int_equal(thaw_optimizer_create(&o, &rmsprop, 8), THAW_USAGE);
+    assert_int_equal(thaw_optimizer_create(&o, &rmsprop, 8, NULL), THAW_USAGE);
     assert_null(o);
 }
 
 enum { MANY = 300001 };
 
-/* Bits are those of one thread; a learning rate that changed is used from then on. */
-static void test_threads(void **state) {
+/* Bits are those of one thread, also where three ranks of a host each update their part; a learning rate that changed is used from then on. */
+static void test_divided(void **state) {
     (void)state;
     thaw_job_optimizer config = {.kind = THAW_ADAM, .learning_rate = 0.01, .beta_1 = 0.9, .beta_2 = 0.999, .epsilon = 1e-7,
                                  .global_clipnorm = 1.0};
     thaw_segment segments[2] = {{0, MANY - 17, 1e-4f, 1e-3f, "a"}, {MANY - 16, 16, 0, 0, "b"}};
-    float *w[2], *g = thaw_calloc(MANY, sizeof(float));
-    for (int run = 0; run < 2; run++) {
-        thaw_optimizer *o;
-        thaw_threads_set(run ? 3 : 1);
+    enum { RUNS = 3, PARTS = 3 };
+    float *w[RUNS], *g = thaw_calloc(MANY, sizeof(float)), *changed = thaw_calloc(MANY, sizeof(float));
+    for (int run = 0; run < RUNS; run++) {
+        const int parts = run == 2 ? PARTS : 1;
+        thaw_optimizer *o[PARTS];
+        float *slots = thaw_calloc((size_t)2 * MANY, sizeof(float)); /* of all parts */
+        thaw_threads_set(run == 1 ? 3 : 1);
         w[run] = thaw_calloc(MANY, sizeof(float));
         for (int i = 0; i < MANY; i++)
             w[run][i] = sinf((float)i);
-        assert_ok(thaw_optimizer_create(&o, &config, MANY));
+        for (int part = 0; part < parts; part++)
+            assert_ok(thaw_optimizer_create(&o[part], &config, MANY, run == 0 ? NULL : slots));
         for (int step = 0; step < 3; step++) {
             for (int i = 0; i < MANY; i++)
                 g[i] = cosf((float)(i * (step + 1)));
-            if (step == 2)
-                o->learning_rate = 0.5;
-            thaw_optimizer_step(o, w[run], g, segments, 2);
+            thaw_optimizer_prepare(o[0], w[run], g, segments, 2);
+            for (int part = 0; part < parts; part++) { /* each has its own copy of the gradients */
+                memcpy(changed, g, MANY * sizeof(float));
+                o[part]->squares = o[0]->squares;
+                if (step == 2)
+                    o[part]->learning_rate = 0.5;
+                thaw_optimizer_update(o[part], w[run], changed, segments, 2, (thaw_part){part, parts});
+            }
         }
-        thaw_optimizer_free(o);
+        for (int part = 0; part < parts; part++)
+            thaw_optimizer_free(o[part]);
+        thaw_free(slots);
     }
     assert_memory_equal(w[0], w[1], MANY * sizeof(float));
+    assert_memory_equal(w[0], w[2], MANY * sizeof(float));
     assert_true(fabsf(w[0][5] - sinf(5.0f)) > 0.1f); /* the last rate was taken */
     double loss = thaw_regularizer_loss(w[0], segments, 2), want = 0.0;
     for (int i = 0; i < MANY - 17; i++)
         want += 1e-4f * fabs((double)w[0][i]) + (double)1e-3f * w[0][i] * w[0][i];
     assert_near(loss, want, 1e-6 * want);
     thaw_threads_set(1);
-    thaw_free(w[0]);
-    thaw_free(w[1]);
+    for (int run = 0; run < RUNS; run++)
+        thaw_free(w[run]);
+    thaw_free(changed);
     thaw_free(g);
 }
 
@@ -88,10 +102,10 @@ static void test_memory(void **state) {
     (void)state;
     thaw_job_optimizer config = {.kind = THAW_ADAMW};
     size_t live = thaw_memory_live();
-    for (int n = 1; n <= 3; n++) {
+    for (int n = 1; n <= 2; n++) {
         thaw_optimizer *o;
         thaw_memory_fail_after(n);
-        assert_int_equal(thaw_optimizer_create(&o, &config, 100), THAW_RESOURCE);
+        assert_int_equal(thaw_optimizer_create(&o, &config, 100, NULL), THAW_RESOURCE);
         assert_null(o);
         assert_int_equal(thaw_memory_live(), live);
     }
@@ -100,6 +114,6 @@ static void test_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_keras), cmocka_unit_test(test_unsupported),
-                                       cmocka_unit_test(test_threads), cmocka_unit_test(test_memory)};
+                                       cmocka_unit_test(test_divided), cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

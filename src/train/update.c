@@ -1,0 +1,58 @@
+#include "train/update.h"
+
+thaw_host_block thaw_host_block_of(const thaw_common *common) {
+    return (thaw_host_block){thaw_common_block(common), {thaw_common_part(common), thaw_common_parts(common)}};
+}
+
+/* Parameters, slots and packs one behind the other. */
+static thaw_status find_common(thaw_update *u, const thaw_plan *plan) {
+    thaw_common *common = NULL;
+    THAW_TRY(thaw_common_create(&common, u->comm, plan->memory.updated, "trained weights and optimizer state"));
+    const thaw_host_block block = thaw_host_block_of(common);
+    if (block.mine.parts == 1) { /* no room */
+        thaw_common_free(common);
+        return THAW_OK;
+    }
+    thaw_common_enlarge(common);
+    u->common = common;
+    u->mine = block.mine;
+    u->parameters = block.floats;
+    u->slots = u->parameters + plan->count;
+    u->packs = (thaw_host_block){u->slots + plan->memory.optimizer / sizeof(float), block.mine};
+    return THAW_OK;
+}
+
+thaw_status thaw_update_create(thaw_update *u, const thaw_plan *plan, thaw_comm *comm, bool share) {
+    *u = (thaw_update){.comm = comm, .mine = THAW_WHOLE};
+    if (share && plan->count > 0 && thaw_comm_size(comm) > thaw_comm_hosts(comm))
+        THAW_TRY(find_common(u, plan));
+    if (!u->common)
+        u->parameters = thaw_comm_alloc(comm, plan->count);
+    return thaw_comm_agree(comm, u->parameters ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for %zu trained parameters",
+                                                                     plan->count));
+}
+
+void thaw_update_free(thaw_update *u) {
+    if (u->common)
+        thaw_common_free(u->common);
+    else if (u->comm)
+        thaw_comm_free(u->comm, u->parameters);
+    *u = (thaw_update){0};
+}
+
+void thaw_update_step(thaw_update *u, thaw_engine *engine, thaw_optimizer *optimizer, float *gradients,
+                      const thaw_segment *segments, int n_segments) {
+    thaw_optimizer_prepare(optimizer, u->parameters, gradients, segments, n_segments);
+    thaw_update_begin(u);
+    thaw_optimizer_update(optimizer, u->parameters, gradients, segments, n_segments, u->mine);
+    thaw_common_meet(u->common); /* packs are made of what others have updated */
+    thaw_engine_update_statistics(engine);
+    thaw_update_end(u, engine);
+}
+
+void thaw_update_begin(thaw_update *u) { thaw_common_meet(u->common); }
+
+void thaw_update_end(thaw_update *u, thaw_engine *engine) {
+    thaw_engine_refresh(engine);
+    thaw_common_meet(u->common);
+}

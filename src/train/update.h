@@ -1,0 +1,31 @@
+/* What an update changes: trained parameters, the optimizer's slots, packed forms of kernels. The ranks of a host have one copy
+ * in common where there is room, and each updates its part of it. Private to src/train and src/app. */
+#ifndef THAW_TRAIN_UPDATE_H
+#define THAW_TRAIN_UPDATE_H
+
+#include "graph/engine.h"
+#include "thaw/comm.h"
+#include "train/optimizer.h"
+
+typedef struct thaw_update {
+    thaw_comm *comm;
+    thaw_common *common;   /* NULL: this rank has all for itself */
+    thaw_part mine;
+    float *parameters;     /* plan->count */
+    float *slots;          /* for thaw_optimizer_create */
+    thaw_host_block packs; /* for the engine's hooks; floats NULL: it has its own */
+} thaw_update;
+
+/* How a rank of a host sees a block. */
+thaw_host_block thaw_host_block_of(const thaw_common *common);
+/* Makes room. `share`: in common, if that can be. Collective. Errors: THAW_RESOURCE. */
+thaw_status thaw_update_create(thaw_update *update, const thaw_plan *plan, thaw_comm *comm, bool share);
+void thaw_update_free(thaw_update *update);
+
+/* One step on gradients that are equal on all ranks. Ranks of a host call it at the same time. */
+void thaw_update_step(thaw_update *update, thaw_engine *engine, thaw_optimizer *optimizer, float *gradients,
+                      const thaw_segment *segments, int n_segments);
+/* Parameters are about to be written, by each rank of the host with equal values; they have been. */
+void thaw_update_begin(thaw_update *update);
+void thaw_update_end(thaw_update *update, thaw_engine *engine);
+#endif
