@@ -269,7 +269,8 @@ static cJSON *stage_json(const cost *c, const stage_cost *at) {
     thaw_json_int(row, "full_gradient_bytes", plan->full_gradient_bytes);
     thaw_json_int(row, "memory_bytes_per_rank", (int64_t)at->by_ranks[0].memory.total);
     thaw_json_int(row, "ranks_per_host", at->by_ranks[0].memory.sharers);
-    thaw_json_int(row, "shareable_bytes", (int64_t)(plan->memory.constants + plan->memory.updated)); /* once on a host, however many ranks it has */
+    /* once on a host, however many ranks it has */
+    thaw_json_int(row, "shareable_bytes", (int64_t)(plan->memory.constants + plan->memory.updated));
     thaw_json_int(row, "memory_bytes_per_host", (int64_t)at->by_ranks[0].memory.total * at->by_ranks[0].memory.sharers);
     thaw_json_int(row, "full_memory_bytes_per_rank", (int64_t)at->full_memory);
     cJSON_AddItemToObject(row, "memory", memory_json(&plan->memory, &at->by_ranks[0].memory));

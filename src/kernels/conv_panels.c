@@ -7,6 +7,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "base/items.h"
 #include "kernels/isa.h"
 #include "kernels/patches.h"
 
@@ -193,8 +194,10 @@ void thaw_panels_forward(const thaw_window *s, int64_t n, const float *x, const 
                        .stream = once && thaw_streams(y, rows, s->cout)};
     const int64_t blocks = thaw_ceil_div(rows, c.rows), panels = thaw_panels(s->cout);
     const int64_t ranges = ranges_of(blocks, s->cout);
-#pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
-    for (int64_t item = 0; item < blocks * ranges; item++) {
+    thaw_items items;
+    thaw_items_begin(&items, blocks * ranges);
+#pragma omp parallel num_threads(thaw_threads())
+    for (int64_t item; (item = thaw_items_take(&items)) >= 0;) {
         int64_t block = item / ranges, range = item % ranges, r0 = block * rows / blocks, r1 = (block + 1) * rows / blocks;
         multiply(&p, &c, x, r0, r1, &f, range * panels / ranges, (range + 1) * panels / ranges, y + r0 * s->cout,
                  (float *)scratch + omp_get_thread_num() * c.all);
@@ -217,8 +220,10 @@ static void backward_phase(const thaw_window *s, int64_t n, const thaw_phase *f,
     const int64_t panels = thaw_panels(s->cin), ranges = in_place(s) ? ranges_of(blocks, s->cin) : 1;
     if (empty && accumulate)
         return;
-#pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
-    for (int64_t item = 0; item < blocks * ranges; item++) {
+    thaw_items items;
+    thaw_items_begin(&items, blocks * ranges);
+#pragma omp parallel num_threads(thaw_threads())
+    for (int64_t item; (item = thaw_items_take(&items)) >= 0;) {
         int64_t block = item / ranges, range = item % ranges, r0 = block * rows / blocks, r1 = (block + 1) * rows / blocks;
         int64_t p0 = range * panels / ranges, p1 = (range + 1) * panels / ranges;
         float *room = scratch + omp_get_thread_num() * phase_floats(s, &c), *temporary = room + c.all;
@@ -277,8 +282,10 @@ void thaw_panels_weights(const thaw_window *s, int64_t n, const float *x, const 
     const thaw_isa *isa = thaw_isa_get();
     const int64_t rows = n * s->oh * s->ow, panels = thaw_panels(s->cout);
     float *sums = scratch, *rooms = sums + c.groups * c.sum;
-#pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
-    for (int64_t item = 0; item < c.groups * c.chunks; item++) {
+    thaw_items items;
+    thaw_items_begin(&items, c.groups * c.chunks);
+#pragma omp parallel num_threads(thaw_threads())
+    for (int64_t item; (item = thaw_items_take(&items)) >= 0;) {
         int64_t group = item / c.chunks, k0 = item % c.chunks * c.depth, k1 = thaw_least(k0 + c.depth, c.k);
         float *room = rooms + omp_get_thread_num() * c.thread, *sum = sums + group * c.sum;
         int64_t first = group * c.blocks / c.groups;

@@ -4,7 +4,8 @@
 
 #include "kernels/kernels.h"
 
-/* Packed kernels, and a part of one. backward: for the data gradient. scale(cout) of the output channels, NULL: 1; NULL for backward. */
+/* Packed kernels, and a part of one. backward: for the data gradient. scale(cout) of the output channels, NULL: 1; NULL for
+ * backward. */
 size_t thaw_panels_pack_floats(const thaw_window *s, bool backward);
 void thaw_panels_pack(const thaw_window *s, bool backward, const float *kernel, const double *scale, float *packed,
                       thaw_part part);

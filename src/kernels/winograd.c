@@ -14,6 +14,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "base/items.h"
 #include "kernels/winograd_tiles.h"
 
 enum {
@@ -190,8 +191,10 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
     int64_t ranges = 1;
     while (blocks * ranges < 4 * threads && 2 * ranges <= panels)
         ranges *= 2;
-#pragma omp parallel for num_threads((int)threads) schedule(dynamic)
-    for (int64_t item = 0; item < blocks * ranges; item++) {
+    thaw_items items;
+    thaw_items_begin(&items, blocks * ranges);
+#pragma omp parallel num_threads((int)threads)
+    for (int64_t item; (item = thaw_items_take(&items)) >= 0;) {
         static const float zero[THAW_PANEL];
         int64_t block = item / ranges, range = item % ranges;
         int64_t t0 = block * units / blocks * UNIT, t1 = thaw_least((block + 1) * units / blocks * UNIT, tiles), count = t1 - t0;

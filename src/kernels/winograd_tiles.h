@@ -95,8 +95,9 @@ static inline int64_t thaw_point_rows(const thaw_tiling *t, int64_t first, int64
 /* A part of high x wide cells of a map (h,w,c) from row y0, column x0 on: where its channels c0 on are, and the distances of
  * its rows and columns. Where it does not lie inside, or has no whole sixteens of channels, it is copied to room(high,wide,
  * width) with zeros around it; width: channels from c0 that are wanted, in whole sixteens. */
-static inline const float *thaw_image_part(const float *map, int64_t h, int64_t w, int64_t c, int64_t y0, int64_t x0, int64_t high,
-                                     int64_t wide, int64_t c0, int64_t width, float *room, int64_t *row, int64_t *column) {
+static inline const float *thaw_image_part(const float *map, int64_t h, int64_t w, int64_t c, int64_t y0, int64_t x0,
+                                           int64_t high, int64_t wide, int64_t c0, int64_t width, float *room, int64_t *row,
+                                           int64_t *column) {
     if (c0 + width <= c && y0 >= 0 && x0 >= 0 && y0 + high <= h && x0 + wide <= w) {
         *row = w * c;
         *column = c;
@@ -121,8 +122,8 @@ static inline void thaw_tile_input(const thaw_isa *isa, const thaw_window *s, co
                                    int64_t width, float *v, float *room) {
     int64_t row, column;
     const float *from = thaw_image_part(x + t->image * s->h * s->w * s->cin, s->h, s->w, s->cin, t->y - s->pad_top,
-                                  t->x - s->pad_left, t->at.high + s->kh - 1, t->at.wide + s->kw - 1, c0, width, room, &row,
-                                  &column);
+                                        t->x - s->pad_left, t->at.high + s->kh - 1, t->at.wide + s->kw - 1, c0, width, room,
+                                        &row, &column);
     isa->winograd_input((int)s->kh, (int)s->kw, from, row, column, width, &t->at, v);
 }
 #endif

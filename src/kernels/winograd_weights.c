@@ -4,53 +4,73 @@
  *
  *     dU = V^T (D dy D^T)        (cin, tiles) (tiles, cout)
  *
- * from which each filter comes in the end. Tiles are taken in blocks: all threads transform a block, then each multiplies
- * parts (range of input channels, panel of output channels, range of points) of it. Sums are made and added in the order of
- * tiles, whatever the number of threads. */
+ * from which each filter comes in the end. Sums are made and added in the order of tiles, whatever the number of threads:
+ *
+ *     shallow layers   tiles are cut into groups, each of which one thread transforms and multiplies, block by block, into sums
+ *                      of its own. What it transforms it uses itself: between cores that have no cache in common it would come
+ *                      from far, and of shallow layers that is most of the time
+ *     deep layers      whose sums are too large for that: all threads transform a block, then each multiplies parts (range of
+ *                      input channels, panel of output channels, range of points) of it */
 #include <omp.h>
 #include <string.h>
 
+#include "base/items.h"
 #include "kernels/winograd.h"
 #include "kernels/winograd_tiles.h"
 
 enum {
-    BLOCK = 2 * THAW_DEPTH, /* tiles */
+    OWN_BLOCK = THAW_DEPTH,        /* tiles of a block of one thread */
+    SHARED_BLOCK = 2 * THAW_DEPTH, /* of all */
     RANGE = 128,            /* input channels */
     LINE = 16,              /* floats added to rows of V: a product reads a few of each row, which must not share sets */
     TILES = 4, MANY_TILES = 32, /* transformed in one piece of work: many where there is work for all */
-    MANY_PARTS = 32         /* with fewer, points are divided too */
+    MANY_PARTS = 32,        /* with fewer, points are divided too */
+    GROUP_FLOATS = 6 << 20, /* sums of all groups */
+    FEW_GROUPS = 8, MANY_GROUPS = 32
 };
 
 typedef struct layout {
     thaw_tiling t;
     int64_t tiles, blocks, block; /* of all images; tiles of a block */
+    int64_t groups;               /* 0: threads share blocks */
     int64_t ranges, panels, point_groups, points;
     int64_t v, m, sum; /* floats of V of a range, M of a panel, dU of a part */
-    int64_t kept;      /* dU that there is room for: of all parts, or of one a thread */
+    int64_t kept;      /* dU that there is room for: of all parts (and groups), or of one a thread */
     bool fused;        /* a part has all points: its filters can be made when its last sum is */
 } layout;
 
 static layout layout_of(const thaw_window *s, int64_t n) {
     layout l = {.t = thaw_tiling_of(s), .ranges = thaw_ceil_div(s->cin, RANGE), .panels = thaw_panels(s->cout)};
+    const int64_t parts = l.ranges * l.panels;
     l.tiles = n * l.t.rows * l.t.columns;
-    l.blocks = thaw_ceil_div(l.tiles, BLOCK);
-    l.block = thaw_least(l.tiles, BLOCK);
-    l.fused = l.ranges * l.panels >= MANY_PARTS;
+    l.sum = l.t.points * RANGE * THAW_PANEL;
+    l.groups = thaw_least(GROUP_FLOATS / (parts * l.sum), MANY_GROUPS);
+    if (l.groups < FEW_GROUPS)
+        l.groups = 0;
+    const int64_t block = l.groups ? OWN_BLOCK : SHARED_BLOCK;
+    l.blocks = thaw_ceil_div(l.tiles, block);
+    l.block = thaw_least(l.tiles, block);
+    if (l.groups) /* several blocks each, or sums would be most of the work; but work for some threads */
+        l.groups = thaw_least(thaw_least(l.groups, thaw_most(l.blocks / 4, FEW_GROUPS)), l.blocks);
+    l.fused = parts >= MANY_PARTS;
     l.point_groups = l.fused ? 1 : l.t.points == THAW_POINTS ? 9 : l.t.points;
     l.points = l.t.points / l.point_groups;
     l.v = l.t.points * thaw_point_stride(l.block * (thaw_least(thaw_sixteens(s->cin), RANGE) + LINE));
     l.m = l.t.points * thaw_point_stride(l.block * THAW_PANEL);
-    l.sum = l.t.points * RANGE * THAW_PANEL;
-    l.kept = l.fused && l.blocks <= 1 ? thaw_least(thaw_threads(), l.ranges * l.panels) : l.ranges * l.panels;
+    l.kept = l.groups ? l.groups * parts : l.fused && l.blocks <= 1 ? thaw_least(thaw_threads(), parts) : parts;
     return l;
 }
 
 /* Of a thread: a tile of x or dy with zeros around it. */
 static int64_t room_floats(void) { return THAW_POINTS * RANGE; }
 
+/* V and M of a block. */
+static int64_t block_floats(const layout *l) { return l->ranges * l->v + l->panels * l->m; }
+
 size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n) {
-    layout l = layout_of(s, n);
-    return (size_t)(l.ranges * l.v + l.panels * l.m + l.kept * l.sum + thaw_threads() * room_floats()) * sizeof(float);
+    const layout l = layout_of(s, n);
+    const int64_t blocks = l.groups ? thaw_threads() : 1;
+    return (size_t)(blocks * block_floats(&l) + l.kept * l.sum + thaw_threads() * room_floats()) * sizeof(float);
 }
 
 static int64_t range_width(const thaw_window *s, int64_t range) {
@@ -90,13 +110,64 @@ static void make_filters(const thaw_isa *isa, const thaw_window *s, int64_t rang
     }
 }
 
-void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch) {
+/* A part of a block's dU, points [from, to): added to sum unless it is the first. */
+static void multiply_part(const thaw_isa *isa, const thaw_window *s, const layout *l, int64_t t0, int64_t count, int64_t range,
+                          int64_t panel, int64_t from, int64_t to, const float *v, const float *m, bool first, float *sum) {
+    const int64_t width = thaw_panel_width(s->cout, panel), channels = thaw_least(RANGE, s->cin - range * RANGE);
+    const int64_t stride = range_width(s, range) + LINE;
+    const int64_t v_point = thaw_point_stride(count * stride), m_point = thaw_point_stride(count * width);
+    for (int64_t point = from; point < to; point++)
+        isa->multiply_transposed(channels, width, thaw_point_rows(&l->t, t0, t0 + count, point),
+                                 v + range * l->v + point * v_point, stride, m + panel * l->m + point * m_point, width, !first,
+                                 sum + point * RANGE * width, width);
+}
+
+static void by_groups(const thaw_window *s, const layout *l, const float *x, const float *dy, float *dkernel, float *scratch) {
     const thaw_isa *isa = thaw_isa_get();
-    const layout l = layout_of(s, n);
-    const int64_t parts = l.ranges * l.panels * l.point_groups;
-    float *v = scratch, *m = v + l.ranges * l.v, *sums = m + l.panels * l.m, *rooms = sums + l.kept * l.sum;
-    for (int64_t block = 0; block < l.blocks; block++) {
-        int64_t t0 = block * BLOCK, count = thaw_least(BLOCK, l.tiles - t0);
+    const int64_t parts = l->ranges * l->panels, of_thread = block_floats(l) + room_floats();
+    float *sums = scratch + thaw_threads() * of_thread;
+    thaw_items items;
+    thaw_items_begin(&items, l->groups);
+#pragma omp parallel num_threads(thaw_threads())
+    {
+        float *v = scratch + omp_get_thread_num() * of_thread, *m = v + l->ranges * l->v, *room = v + block_floats(l);
+        for (int64_t group; (group = thaw_items_take(&items)) >= 0;) {
+            const int64_t first = group * l->blocks / l->groups;
+            for (int64_t block = first; block < (group + 1) * l->blocks / l->groups; block++) {
+                const int64_t t0 = block * OWN_BLOCK, count = thaw_least(OWN_BLOCK, l->tiles - t0);
+                for (int64_t i = 0; i < count; i++)
+                    transform(isa, s, l, t0, i, count, x, dy, v, m, room);
+                for (int64_t part = 0; part < parts; part++) {
+                    thaw_progress();
+                    multiply_part(isa, s, l, t0, count, part / l->panels, part % l->panels, 0, l->t.points, v, m,
+                                  block == first, sums + (group * parts + part) * l->sum);
+                }
+            }
+        }
+#pragma omp barrier
+#pragma omp for schedule(static)
+        for (int64_t part = 0; part < parts; part++) {
+            float *sum = sums + part * l->sum;
+            const int64_t width = thaw_panel_width(s->cout, part % l->panels);
+            const int64_t filled = thaw_least(RANGE, s->cin - part / l->panels * RANGE) * width;
+            for (int64_t group = 1; group < l->groups; group++)
+                for (int64_t point = 0; point < l->t.points; point++) {
+                    float *to = sum + point * RANGE * width;
+                    const float *from = to + group * parts * l->sum;
+                    for (int64_t i = 0; i < filled; i++)
+                        to[i] += from[i];
+                }
+            make_filters(isa, s, part / l->panels, part % l->panels, sum, dkernel);
+        }
+    }
+}
+
+static void by_parts(const thaw_window *s, const layout *l, const float *x, const float *dy, float *dkernel, float *scratch) {
+    const thaw_isa *isa = thaw_isa_get();
+    const int64_t parts = l->ranges * l->panels;
+    float *v = scratch, *m = v + l->ranges * l->v, *sums = m + l->panels * l->m, *rooms = sums + l->kept * l->sum;
+    for (int64_t block = 0; block < l->blocks; block++) {
+        int64_t t0 = block * SHARED_BLOCK, count = thaw_least(SHARED_BLOCK, l->tiles - t0);
         int64_t tiles = thaw_least(thaw_most(count / (4 * thaw_threads()), TILES), MANY_TILES);
 #pragma omp parallel num_threads(thaw_threads())
         {
@@ -104,26 +175,25 @@ void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, cons
 #pragma omp for schedule(dynamic)
             for (int64_t from = 0; from < count; from += tiles)
                 for (int64_t i = from; i < thaw_least(from + tiles, count); i++)
-                    transform(isa, s, &l, t0, i, count, x, dy, v, m, rooms + thread * room_floats());
+                    transform(isa, s, l, t0, i, count, x, dy, v, m, rooms + thread * room_floats());
 #pragma omp for schedule(dynamic)
-            for (int64_t part = 0; part < parts; part++) {
+            for (int64_t item = 0; item < parts * l->point_groups; item++) {
                 thaw_progress();
-                int64_t group = part % l.point_groups, panel = part / l.point_groups % l.panels;
-                int64_t range = part / l.point_groups / l.panels, width = thaw_panel_width(s->cout, panel);
-                int64_t channels = thaw_least(RANGE, s->cin - range * RANGE), stride = range_width(s, range) + LINE;
-                int64_t v_point = thaw_point_stride(count * stride), m_point = thaw_point_stride(count * width);
-                float *sum = sums + (l.kept == l.ranges * l.panels ? range * l.panels + panel : thread) * l.sum;
-                for (int64_t point = group * l.points; point < (group + 1) * l.points; point++)
-                    isa->multiply_transposed(channels, width, thaw_point_rows(&l.t, t0, t0 + count, point),
-                                             v + range * l.v + point * v_point, stride, m + panel * l.m + point * m_point,
-                                             width, block > 0,
-                                             sum + point * RANGE * width, width);
-                if (l.fused && block == l.blocks - 1)
-                    make_filters(isa, s, range, panel, sum, dkernel);
+                int64_t part = item / l->point_groups, from = item % l->point_groups * l->points;
+                float *sum = sums + (l->kept == parts ? part : thread) * l->sum;
+                multiply_part(isa, s, l, t0, count, part / l->panels, part % l->panels, from, from + l->points, v, m, block == 0,
+                              sum);
+                if (l->fused && block == l->blocks - 1)
+                    make_filters(isa, s, part / l->panels, part % l->panels, sum, dkernel);
             }
         }
     }
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
-    for (int64_t part = 0; part < (l.fused ? 0 : l.ranges * l.panels); part++)
-        make_filters(isa, s, part / l.panels, part % l.panels, sums + part * l.sum, dkernel);
+    for (int64_t part = 0; part < (l->fused ? 0 : parts); part++)
+        make_filters(isa, s, part / l->panels, part % l->panels, sums + part * l->sum, dkernel);
+}
+
+void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch) {
+    const layout l = layout_of(s, n);
+    (l.groups ? by_groups : by_parts)(s, &l, x, dy, dkernel, scratch);
 }

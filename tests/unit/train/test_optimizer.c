@@ -50,7 +50,8 @@ static void test_unsupported(void **state) {
 
 enum { MANY = 300001 };
 
-/* Bits are those of one thread, also where three ranks of a host each update their part; a learning rate that changed is used from then on. */
+/* Bits are those of one thread, also where three ranks of a host each update their part; a learning rate that changed is used
+ * from then on. */
 static void test_divided(void **state) {
     (void)state;
     thaw_job_optimizer config = {.kind = THAW_ADAM, .learning_rate = 0.01, .beta_1 = 0.9, .beta_2 = 0.999, .epsilon = 1e-7,
