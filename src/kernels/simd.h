@@ -76,4 +76,22 @@ static inline vec vec_larger(vec a, vec b) {
 static inline void vec_stream(float *p, vec a) { vec_store(p, a); }
 static inline void vec_fence(void) {}
 #endif
+
+/* Eight doubles: what is to be rounded once. The compiler takes the registers there are. */
+enum { WIDE = 8 };
+typedef double doubles8 __attribute__((vector_size(8 * WIDE)));
+typedef float floats8 __attribute__((vector_size(4 * WIDE), aligned(4)));
+static inline __attribute__((always_inline)) void doubles8_load(doubles8 *to, const float *p) {
+    *to = __builtin_convertvector(*(const floats8 *)(const void *)p, doubles8);
+}
+/* Rounded; p: a multiple of 64 bytes. */
+static inline __attribute__((always_inline)) void doubles8_stream(float *p, const doubles8 *a, const doubles8 *b) {
+#if THAW_LANES == 16
+    vec_stream(p, _mm512_insertf32x8(_mm512_castps256_ps512(_mm512_cvtpd_ps((__m512d)*a)), _mm512_cvtpd_ps((__m512d)*b), 1));
+#else
+    const floats8 halves[2] = {__builtin_convertvector(*a, floats8), __builtin_convertvector(*b, floats8)};
+    for (int i = 0; i < 2 * WIDE; i += THAW_LANES)
+        vec_stream(p + i, vec_load((const float *)(const void *)halves + i));
+#endif
+}
 #endif

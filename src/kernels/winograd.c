@@ -23,6 +23,7 @@ enum {
     FEW_TILES = 24, /* of a block: V, M and the panels of a shallow layer fit the second-level cache together */
     MANY_TILES = 48, /* of a deep one: the packed kernel comes from far, and is used more often */
     MOST_TILES = 96, /* with the few points of a line */
+    AHEAD = 8,     /* rows of a kernel that are fetched before they are needed */
     FILTERS = 16   /* input channels whose filters are transformed in one piece */
 };
 
@@ -64,8 +65,12 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
         for (int64_t i = 0; scale && i < filters; i++)
             factors[i] = scale[co + i];
         for (int64_t ci = item % groups * FILTERS; ci < thaw_least(item % groups * FILTERS + FILTERS, s->cin); ci++) {
-            for (int64_t tap = 0; tap < s->kh * s->kw; tap++)
-                memcpy(taps + tap * THAW_PANEL, kernel + (tap * s->cin + ci) * s->cout + co, (size_t)filters * sizeof *taps);
+            for (int64_t tap = 0; tap < s->kh * s->kw; tap++) {
+                const float *from = kernel + (tap * s->cin + ci) * s->cout + co;
+                __builtin_prefetch(from + AHEAD * s->cout, 0, 2); /* rows far apart: the processor does not see it coming */
+                __builtin_prefetch(from + AHEAD * s->cout + LINE, 0, 2);
+                memcpy(taps + tap * THAW_PANEL, from, (size_t)filters * sizeof *taps);
+            }
             isa->winograd_filter((int)s->kh, (int)s->kw, taps, THAW_PANEL, width, scale ? factors : NULL,
                                  panel_of(s, packed, panel) + ci * width, s->cin * width);
         }
@@ -83,9 +88,12 @@ void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float 
         int64_t co = item % groups * FILTERS, filters = thaw_least(width, s->cin - ci), from = thaw_least(FILTERS, s->cout - co);
         float taps[FILTERS][9 * THAW_PANEL] = {{0}}; /* of the filters from output channel co + k to inputs ci + i, turned */
         for (int64_t tap = 0; tap < s->kh * s->kw; tap++)
-            for (int64_t i = 0; i < filters; i++)
+            for (int64_t i = 0; i < filters; i++) {
+                const float *row = kernel + ((s->kh * s->kw - 1 - tap) * s->cin + ci + i) * s->cout + co;
+                __builtin_prefetch(row + FILTERS, 0, 2); /* the next item's */
                 for (int64_t k = 0; k < from; k++)
-                    taps[k][tap * THAW_PANEL + i] = kernel[((s->kh * s->kw - 1 - tap) * s->cin + ci + i) * s->cout + co + k];
+                    taps[k][tap * THAW_PANEL + i] = row[k];
+            }
         for (int64_t k = 0; k < from; k++)
             isa->winograd_filter((int)s->kh, (int)s->kw, taps[k], THAW_PANEL, width, NULL,
                                  panel_of(&turned, packed, panel) + (co + k) * width, s->cout * width);

@@ -269,68 +269,71 @@ void THAW_NAMED(thaw_winograd_output)(int kh, int kw, const float *m, const thaw
                     kh > kw ? rows : columns);
 }
 
-/* t = G g, 3 to 6, on rows of w numbers. */
-static inline void filter6(const double *g0, const double *g1, const double *g2, int w, double *t, int to) {
-    for (int i = 0; i < w; i++) {
-        const double even_a = NA * (g0[i] + A2 * g2[i]), odd_a = NA * A1 * g1[i];
-        const double even_b = NB * (g0[i] + B2 * g2[i]), odd_b = NB * B1 * g1[i];
-        t[i] = N0 * g0[i];
-        t[to + i] = even_a + odd_a;
-        t[2 * to + i] = even_a - odd_a;
-        t[3 * to + i] = even_b + odd_b;
-        t[4 * to + i] = even_b - odd_b;
-        t[5 * to + i] = g2[i];
-    }
+/* t = G g, 3 to 6. */
+static inline __attribute__((always_inline)) void filter6(const doubles8 *g, int from, doubles8 *t, int to) {
+    const doubles8 even_a = NA * (g[0] + A2 * g[2 * from]), odd_a = NA * A1 * g[from];
+    const doubles8 even_b = NB * (g[0] + B2 * g[2 * from]), odd_b = NB * B1 * g[from];
+    t[0] = N0 * g[0];
+    t[to] = even_a + odd_a;
+    t[2 * to] = even_a - odd_a;
+    t[3 * to] = even_b + odd_b;
+    t[4 * to] = even_b - odd_b;
+    t[5 * to] = g[2 * from];
 }
 
-/* t = G g, 7 to 8, on rows of w numbers. N(0) = -1, N(+-c) = 45/32, N(+-1) = -9/2, N(+-d) = 90. */
-static inline void filter8(const double *g, int w, double *t) {
-    for (int i = 0; i < w; i++) {
-        double even[3], odd[3]; /* at c, 1, d */
-        static const double square[] = {0.25, 1.0, 4.0}, point[] = {0.5, 1.0, 2.0}, n[] = {45.0 / 32.0, -4.5, 90.0};
-        for (int k = 0; k < 3; k++) {
-            const double s = square[k];
-            even[k] = (g[i] + s * (g[2 * w + i] + s * (g[4 * w + i] + s * g[6 * w + i]))) / n[k];
-            odd[k] = point[k] * (g[w + i] + s * (g[3 * w + i] + s * g[5 * w + i])) / n[k];
-            t[(2 * k + 1) * w + i] = even[k] + odd[k];
-            t[(2 * k + 2) * w + i] = even[k] - odd[k];
-        }
-        t[i] = -g[i];
-        t[7 * w + i] = g[6 * w + i];
+/* t = G g, 7 to 8. N(0) = -1, N(+-c) = 45/32, N(+-1) = -9/2, N(+-d) = 90. */
+static inline __attribute__((always_inline)) void filter8(const doubles8 *g, doubles8 *t) {
+    static const double square[] = {0.25, 1.0, 4.0}, point[] = {0.5, 1.0, 2.0}, n[] = {45.0 / 32.0, -4.5, 90.0};
+    for (int k = 0; k < 3; k++) { /* at c, 1, d */
+        const double s = square[k];
+        const doubles8 even = (g[0] + s * (g[2] + s * (g[4] + s * g[6]))) / n[k];
+        const doubles8 odd = point[k] * (g[1] + s * (g[3] + s * g[5])) / n[k];
+        t[2 * k + 1] = even + odd;
+        t[2 * k + 2] = even - odd;
+    }
+    t[0] = -g[0];
+    t[7] = g[6];
+}
+
+/* Eight filters. */
+static inline __attribute__((always_inline)) void filter_points(int kh, int kw, const float *g, int64_t tap,
+                                                                const double *scale, doubles8 *t) {
+    doubles8 taps[9], half[18];
+    for (int k = 0; k < kh * kw; k++) {
+        doubles8_load(taps + k, g + k * tap);
+        for (int i = 0; i < WIDE && scale; i++)
+            taps[k][i] *= scale[i];
+    }
+    if (kh * kw == 7) {
+        filter8(taps, t);
+    } else if (kh * kw == 3) {
+        filter6(taps, 1, t, 1);
+    } else {
+        for (int j = 0; j < 3; j++)
+            filter6(taps + j, 3, half + j, 3);
+        for (int r = 0; r < 6; r++)
+            filter6(half + 3 * r, 1, t + 6 * r, 1);
     }
 }
 
 /* Sixteen filters. Results lie far apart in a form larger than any cache: they are streamed. */
-static void filter16(int kh, int kw, const float *g, int64_t tap, const double *scale, float *u, int64_t point) {
-    enum { W = 16 };
-    double taps[9 * W], half[18 * W], t[THAW_POINTS * W];
+static inline __attribute__((always_inline)) void filter16(int kh, int kw, const float *g, int64_t tap, const double *scale,
+                                                           float *u, int64_t point) {
+    doubles8 t[2][THAW_POINTS];
     const int points = kh == kw ? THAW_POINTS : kh * kw == 7 ? 8 : 6;
-    for (int k = 0; k < kh * kw; k++)
-        for (int i = 0; i < W; i++)
-            taps[k * W + i] = (double)g[k * tap + i] * (scale ? scale[i] : 1.0);
-    if (kh * kw == 7) {
-        filter8(taps, W, t);
-    } else if (kh * kw == 3) {
-        filter6(taps, taps + W, taps + 2 * W, W, t, W);
-    } else {
-        for (int j = 0; j < 3; j++)
-            filter6(taps + j * W, taps + (3 + j) * W, taps + (6 + j) * W, W, half + j * W, 3 * W);
-        for (int r = 0; r < 6; r++)
-            filter6(half + 3 * r * W, half + (3 * r + 1) * W, half + (3 * r + 2) * W, W, t + 6 * r * W, W);
-    }
-    for (int p = 0; p < points; p++) {
-        float row[W];
-        for (int i = 0; i < W; i++)
-            row[i] = (float)t[p * W + i];
-        for (int i = 0; i < W; i += THAW_LANES)
-            vec_stream(u + p * point + i, vec_load(row + i));
-    }
+    for (int i = 0; i < 2; i++)
+        filter_points(kh, kw, g + i * WIDE, tap, scale ? scale + i * WIDE : scale, t[i]);
+    for (int p = 0; p < points; p++)
+        doubles8_stream(u + p * point, t[0] + p, t[1] + p);
 }
 
 void THAW_NAMED(thaw_winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
                                       int64_t point) {
     for (int64_t i = 0; i < w; i += 16)
-        filter16(kh, kw, g + i, tap, scale ? scale + i : scale, u + i, point);
+        if (kh == kw)
+            filter16(3, 3, g + i, tap, scale ? scale + i : scale, u + i, point);
+        else
+            filter16(kh, kw, g + i, tap, scale ? scale + i : scale, u + i, point);
 }
 
 /* t = D d, 4 to 6 or 3 to the last 5: a polynomial with the coefficients d at the points. */

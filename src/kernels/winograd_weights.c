@@ -25,6 +25,7 @@ enum {
     LINE = 16,              /* floats added to rows of V: a product reads a few of each row, which must not share sets */
     TILES = 4, MANY_TILES = 32, /* transformed in one piece of work: many where there is work for all */
     MANY_PARTS = 32,        /* with fewer, points are divided too */
+    AHEAD = 8,              /* rows of dkernel that are fetched before they are written */
     GROUP_FLOATS = 6 << 20, /* sums of all groups */
     FEW_GROUPS = 8, MANY_GROUPS = 32
 };
@@ -39,11 +40,14 @@ typedef struct layout {
     bool fused;        /* a part has all points: its filters can be made when its last sum is */
 } layout;
 
+/* Floats of dU of a part and a point. */
+static int64_t sum_stride(int64_t width) { return thaw_point_stride(RANGE * width); }
+
 static layout layout_of(const thaw_window *s, int64_t n) {
     layout l = {.t = thaw_tiling_of(s), .ranges = thaw_ceil_div(s->cin, RANGE), .panels = thaw_panels(s->cout)};
     const int64_t parts = l.ranges * l.panels;
     l.tiles = n * l.t.rows * l.t.columns;
-    l.sum = l.t.points * RANGE * THAW_PANEL;
+    l.sum = l.t.points * sum_stride(THAW_PANEL);
     l.groups = thaw_least(GROUP_FLOATS / (parts * l.sum), MANY_GROUPS);
     if (l.groups < FEW_GROUPS)
         l.groups = 0;
@@ -103,10 +107,14 @@ static void make_filters(const thaw_isa *isa, const thaw_window *s, int64_t rang
     int64_t c0 = range * RANGE, co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
     int64_t n = thaw_least(width, s->cout - co);
     for (int64_t c = 0; c < thaw_least(RANGE, s->cin - c0); c++) {
-        float taps[9 * THAW_PANEL];
-        isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, RANGE * width, width, taps, THAW_PANEL);
+        float taps[9 * THAW_PANEL], *to = dkernel + (c0 + c) * s->cout + co;
+        for (int64_t tap = 0; tap < s->kh * s->kw; tap++) { /* rows far apart: the processor does not see it coming */
+            __builtin_prefetch(to + (tap * s->cin + AHEAD) * s->cout, 1, 2);
+            __builtin_prefetch(to + (tap * s->cin + AHEAD) * s->cout + LINE, 1, 2);
+        }
+        isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, sum_stride(width), width, taps, THAW_PANEL);
         for (int64_t tap = 0; tap < s->kh * s->kw; tap++)
-            memcpy(dkernel + (tap * s->cin + c0 + c) * s->cout + co, taps + tap * THAW_PANEL, (size_t)n * sizeof *taps);
+            memcpy(to + tap * s->cin * s->cout, taps + tap * THAW_PANEL, (size_t)n * sizeof *taps);
     }
 }
 
@@ -119,7 +127,7 @@ static void multiply_part(const thaw_isa *isa, const thaw_window *s, const layou
     for (int64_t point = from; point < to; point++)
         isa->multiply_transposed(channels, width, thaw_point_rows(&l->t, t0, t0 + count, point),
                                  v + range * l->v + point * v_point, stride, m + panel * l->m + point * m_point, width, !first,
-                                 sum + point * RANGE * width, width);
+                                 sum + point * sum_stride(width), width);
 }
 
 static void by_groups(const thaw_window *s, const layout *l, const float *x, const float *dy, float *dkernel, float *scratch) {
@@ -152,7 +160,7 @@ static void by_groups(const thaw_window *s, const layout *l, const float *x, con
             const int64_t filled = thaw_least(RANGE, s->cin - part / l->panels * RANGE) * width;
             for (int64_t group = 1; group < l->groups; group++)
                 for (int64_t point = 0; point < l->t.points; point++) {
-                    float *to = sum + point * RANGE * width;
+                    float *to = sum + point * sum_stride(width);
                     const float *from = to + group * parts * l->sum;
                     for (int64_t i = 0; i < filled; i++)
                         to[i] += from[i];
