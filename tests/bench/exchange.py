@@ -18,10 +18,8 @@ import sys
 import tempfile
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "support"))
-import h5py  # noqa: E402
-import numpy as np  # noqa: E402
-
 import harness  # noqa: E402
+import jobs  # noqa: E402
 from cable import Cable  # noqa: E402
 
 
@@ -38,27 +36,12 @@ def arguments():
     return parser.parse_args()
 
 
-def write_arrays(path, n, size):
-    rng = np.random.default_rng(1)
-    with h5py.File(path, "w") as f:
-        f["x"] = rng.uniform(-100, 100, (n, size, size, 3)).astype("f4")
-        f["y"] = rng.integers(0, 2, n)
-
-
 def train(folder, options, cable, kind, number):
     """One run; the second epoch's event and the step's seconds."""
-    arrays, size = os.path.join(folder, "data.h5"), options.size
     output = os.path.join(folder, "run-%d" % number)
-    job = {"model": {"base": "vgg16", "weights": "none", "include_top": False, "input_shape": [size, size, 3],
-                     "head": [{"Flatten": {}}, {"Dense": {"units": 256, "activation": "relu"}},
-                              {"Dense": {"units": 1, "activation": "sigmoid"}}]},
-           "data": {"train": {"x": arrays + ":/x", "y": arrays + ":/y"}},
-           "training": {"batch_size": 2 * options.batch, "loss": "binary_crossentropy",
-                        "exchange_precision": "fp16" if kind == "fp16" else "fp32"},
-           "stages": [{"name": "late", "freeze": options.freeze, "epochs": 2,
-                       "optimizer": {"name": "sgd", "learning_rate": 1e-6, "momentum": 0.9}}],
-           "checkpoint": {"every_epochs": 0, "every_minutes": 0}, "cache": "off", "exchange": "overlap" if kind == "fp16" else kind,
-           "output": output}
+    job = jobs.vgg16(folder, output, options.size, 2 * options.batch, options.freeze,
+                     {"exchange_precision": "fp16" if kind == "fp16" else "fp32"},
+                     exchange="overlap" if kind == "fp16" else kind)
     result = harness.run("train", harness.write_job(os.path.join(folder, "job.yaml"), job), prefix=cable.prefix(),
                          env={"OMP_NUM_THREADS": options.threads}, timeout=3600)
     if result.status != 0:
@@ -75,7 +58,7 @@ def main():
             reason = cable.reason or cable.limit(options.rate)
             if reason:
                 sys.exit("exchange: skipped: " + reason)
-            write_arrays(os.path.join(folder, "data.h5"), 2 * options.batch * options.steps, options.size)
+            jobs.write_arrays(os.path.join(folder, "data.h5"), 2 * options.batch * options.steps, options.size)
             found = {kind: [] for kind in kinds}
             print("%-8s %10s %10s %12s %12s %10s" % ("exchange", "img/s", "s/step", "s waited", "wait share", "hidden"))
             for number in range(options.rounds * len(kinds)):

@@ -1,0 +1,67 @@
+#!/usr/bin/env python3
+"""What `training.reproducible: ranks` costs:  THAW_BIN=build/thaw tests/bench/reproducible.py
+
+    --batch 32 (of a rank)   --ranks 1,2   --size 150   --plans late,everything   --steps 4   --rounds 3   --threads T (all
+    cores over the ranks)
+
+VGG16 with a small head, random weights and arrays, no cache. Programs take turns: one round trains with the mode and without.
+Of each run the first epoch warms up; printed are the seconds of a step of the second, medians over the rounds, and the median
+of the rounds' ratios (least to most).
+"""
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+sys.path.insert(0, os.path.join(HERE, "..", "support"))
+import harness  # noqa: E402
+import jobs  # noqa: E402
+
+FREEZE = {"head": "all", "late": "before:block5_conv1", "everything": "none"}
+
+
+def arguments():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--ranks", default="1,2")
+    parser.add_argument("--size", type=int, default=150)
+    parser.add_argument("--plans", default="late,everything")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int)
+    return parser.parse_args()
+
+
+def step(folder, o, ranks, plan, mode):
+    """Seconds of a step."""
+    output = os.path.join(folder, "run")
+    job = jobs.vgg16(folder, output, o.size, o.batch * ranks, FREEZE[plan], {"reproducible": mode})
+    threads = o.threads or max(1, len(os.sched_getaffinity(0)) // ranks)
+    result = harness.run("train", harness.write_job(os.path.join(folder, "job.yaml"), job), "--resume", "never",
+                         ranks=ranks if ranks > 1 else 0, env={"OMP_NUM_THREADS": threads}, timeout=3600)
+    if result.status != 0:
+        sys.exit(str(result))
+    epoch = harness.events(output, "epoch")[-1]
+    return epoch["seconds"] / epoch["steps"]
+
+
+def main():
+    o = arguments()
+    counts = [int(r) for r in o.ranks.split(",")]
+    with tempfile.TemporaryDirectory(prefix="thaw-bench-") as folder:
+        jobs.write_arrays(os.path.join(folder, "data.h5"), o.batch * max(counts) * o.steps, o.size)
+        print("| plan | ranks | images a rank | s a step | with reproducible: ranks | cost (least to most) |")
+        print("|---|---|---|---|---|---|")
+        for plan in o.plans.split(","):
+            for ranks in counts:
+                found = [[step(folder, o, ranks, plan, mode) for mode in ("threads", "ranks")] for _ in range(o.rounds)]
+                costs = sorted(100 * (b / a - 1) for a, b in found)
+                print("| %s | %d | %d | %.3f | %.3f | %+.1f %% (%+.1f to %+.1f) |" % (
+                    plan, ranks, o.batch, statistics.median(a for a, _ in found), statistics.median(b for _, b in found),
+                    statistics.median(costs), costs[0], costs[-1]), flush=True)
+
+
+if __name__ == "__main__":
+    main()
