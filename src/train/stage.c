@@ -128,7 +128,9 @@ thaw_status thaw_stage_constants(thaw_common **common, thaw_host_block *constant
 /* The ranks of a host have what is frozen and what is trained in common, or neither. */
 static thaw_status share_with_host(thaw_run *run) {
     THAW_TRY(thaw_stage_constants(&run->common, &run->constants, run->plan, run->comm));
-    THAW_TRY(thaw_update_create(&run->update, run->plan, run->comm, run->common || run->plan->memory.constants == 0));
+    double share = run->common || run->plan->memory.constants == 0; /* not on a host with one rank, which goes along */
+    THAW_TRY(thaw_comm_max(run->comm, &share, 1));
+    THAW_TRY(thaw_update_create(&run->update, run->plan, run->comm, share > 0.0));
     if (!run->update.common) {
         thaw_common_free(run->common);
         run->common = NULL;
