@@ -1,5 +1,7 @@
 #include "train/update.h"
 
+#include "base/memory.h"
+
 thaw_host_block thaw_host_block_of(const thaw_common *common) {
     return (thaw_host_block){thaw_common_block(common), {thaw_common_part(common), thaw_common_parts(common)}};
 }
@@ -26,8 +28,8 @@ thaw_status thaw_update_create(thaw_update *u, const thaw_plan *plan, thaw_comm 
     *u = (thaw_update){.comm = comm, .mine = THAW_WHOLE};
     if (share && plan->count > 0 && thaw_comm_size(comm) > thaw_comm_hosts(comm))
         THAW_TRY(find_common(u, plan));
-    if (!u->common)
-        u->parameters = thaw_comm_alloc(comm, plan->count);
+    if (!u->common) /* on a host with one rank, or everywhere */
+        u->parameters = thaw_calloc(plan->count, sizeof *u->parameters);
     return thaw_comm_agree(comm, u->parameters ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for %zu trained parameters",
                                                                      plan->count));
 }
@@ -35,8 +37,8 @@ thaw_status thaw_update_create(thaw_update *u, const thaw_plan *plan, thaw_comm 
 void thaw_update_free(thaw_update *u) {
     if (u->common)
         thaw_common_free(u->common);
-    else if (u->comm)
-        thaw_comm_free(u->comm, u->parameters);
+    else
+        thaw_free(u->parameters);
     *u = (thaw_update){0};
 }
 
