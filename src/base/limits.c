@@ -159,7 +159,8 @@ thaw_resident thaw_resident_bytes(const char *root) {
     char *status = text_of(root, "/proc/self", "status");
     thaw_resident resident = {0};
     if (status)
-        resident = (thaw_resident){number_after(status, "VmRSS:") << 10, number_after(status, "VmHWM:") << 10};
+        resident = (thaw_resident){number_after(status, "VmRSS:") << 10, number_after(status, "VmHWM:") << 10,
+                                   number_after(status, "RssShmem:") << 10};
     thaw_free(status);
     return resident;
 }

@@ -18,6 +18,7 @@ double thaw_cores_allowed(const char *root);
 /* Memory of this process that is in the machine's memory (libraries included); zeros where the system does not say. */
 typedef struct thaw_resident {
     uint64_t now, peak; /* bytes; peak: since the start of the process */
+    uint64_t common;    /* of now: memory that other processes may share */
 } thaw_resident;
 thaw_resident thaw_resident_bytes(const char *root); /* as above */
 #endif

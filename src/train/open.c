@@ -7,6 +7,7 @@
 #include "base/hash.h"
 #include "base/io.h"
 #include "base/log.h"
+#include "base/limits.h"
 #include "base/memory.h"
 #include "graph/mark.h"
 #include "kernels/kernels.h"
@@ -308,6 +309,7 @@ thaw_status thaw_run_open(thaw_run *run) {
         return thaw_fail(THAW_USAGE, "%s: output is missing: name the folder for the results, e.g. output: runs/first",
                          job->path);
     run->program = thaw_program_bytes();
+    run->program_common = thaw_resident_bytes("").common;
     run->folder = thaw_strdup(job->output_folder);
     THAW_TRY(thaw_comm_agree(run->comm, run->folder ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory")));
     THAW_TRY(same_job(run));

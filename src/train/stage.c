@@ -139,16 +139,19 @@ static thaw_status share_with_host(thaw_run *run) {
 }
 
 uint64_t thaw_stage_own_peak(const thaw_run *run) {
-    uint64_t resident = thaw_resident_bytes("").peak;
-    if (resident <= run->resident) /* it never falls: of this or an earlier stage, and counted then */
+    const thaw_resident seen = thaw_resident_bytes("");
+    if (seen.peak <= run->resident) /* it never falls: of this or an earlier stage, and counted then */
         return run->own_peak;
-    if (run->common) /* all of it was read: the hash of what is frozen */
-        resident -= thaw_held_by_others(run->plan->memory.constants, run->constants.mine.parts);
-    if (run->update.common) /* rank 0 has touched all of it: checkpoints; the others do not count with more than that */
-        resident -= thaw_held_by_others(run->plan->memory.updated, run->update.mine.parts);
-    if (run->exchange) /* this rank's part of the others' blocks: each has its own whole */
-        resident -= thaw_held_by_others(run->plan->count * sizeof(float), thaw_exchange_sharers(run->exchange));
-    return resident > run->own_peak ? resident : run->own_peak;
+    /* What the ranks of a host have in common counts by parts, whoever has touched it. */
+    const uint64_t common = seen.common > run->program_common ? seen.common - run->program_common : 0;
+    uint64_t own = seen.peak - (common < seen.peak ? common : seen.peak);
+    if (run->common)
+        own += run->plan->memory.constants / (uint64_t)run->constants.mine.parts;
+    if (run->update.common)
+        own += run->plan->memory.updated / (uint64_t)run->update.mine.parts;
+    if (run->exchange && thaw_exchange_sharers(run->exchange) > 1)
+        own += run->plan->count * sizeof(float);
+    return own > run->own_peak ? own : run->own_peak;
 }
 
 thaw_status thaw_stage_measure(thaw_run *run) {

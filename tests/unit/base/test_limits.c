@@ -107,10 +107,11 @@ static void test_slurm(void **state) {
 
 static void test_resident(void **state) {
     (void)state;
-    put("proc/self/status", "Name: thaw\nVmHWM:     2048 kB\nVmRSS:     1024 kB\n");
+    put("proc/self/status", "Name: thaw\nVmHWM:     2048 kB\nVmRSS:     1024 kB\nRssShmem:  512 kB\n");
     thaw_resident resident = thaw_resident_bytes(folder);
     assert_int_equal(resident.now, 1 << 20);
     assert_int_equal(resident.peak, 2 << 20);
+    assert_int_equal(resident.common, 1 << 19);
     put("proc/self/status", "Name: thaw\n");
     resident = thaw_resident_bytes(folder);
     assert_true(resident.now == 0 && resident.peak == 0);
