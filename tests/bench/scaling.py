@@ -95,7 +95,7 @@ def torch(options, plan, ranks, cable):
 def measure(options, plan, cable):
     """One round: name -> (images/s of 1 rank, of 2, share waited, share hidden); None: not known."""
     rows = {}
-    for name, exchange in (("thaw", "overlap"), ("thaw, exchange: mpi", "mpi")):
+    for name, exchange in (("thaw", "auto"), ("thaw, exchange: mpi", "mpi")):
         one, two = thaw(options, plan, exchange, cable)
         rows[name] = (one[0], two[0], two[1], two[2])
     if options.torch:
