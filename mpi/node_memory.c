@@ -179,8 +179,7 @@ void thaw_common_enlarge(thaw_common *c) {
 void thaw_common_seal(thaw_common *c) {
     if (!c || !c->reserved)
         return;
-    thaw_common_meet(c);
-    thaw_common_enlarge(c);
+    thaw_common_enlarge(c); /* where all meet */
     mprotect(c->block, c->whole, PROT_READ); /* whoever writes to it is stopped */
 }
 

@@ -7,6 +7,7 @@
 #include <stdatomic.h>
 #include <stdint.h>
 
+#include "base/part.h"
 #include "base/threads.h"
 
 enum { THAW_ITEM_RUNS = 64 }; /* more threads than that share runs */
@@ -23,8 +24,9 @@ typedef struct thaw_items {
 static inline void thaw_items_begin(thaw_items *items, int64_t n) {
     items->runs = thaw_threads() < THAW_ITEM_RUNS ? thaw_threads() : THAW_ITEM_RUNS;
     for (int i = 0; i < items->runs; i++) {
-        atomic_init(&items->run[i].next, n * i / items->runs);
-        items->run[i].end = n * (i + 1) / items->runs;
+        const thaw_part part = {i, items->runs};
+        atomic_init(&items->run[i].next, thaw_part_begin(part, n));
+        items->run[i].end = thaw_part_end(part, n);
     }
 }
 

@@ -134,20 +134,50 @@ static inline void input8(const vec *d, vec *t) {
     t[6] = vec_subtract(even_d, odd_d);
 }
 
-static void input_line(int taps, const float *x, int64_t step, int64_t c, const thaw_tile_rows *place, bool down, float *v) {
+/* t = D d, 4 to 6 or 3 to the last 5: a polynomial with the coefficients d at the points. */
+static inline __attribute__((always_inline)) void gradient_points(int outputs, const vec *d, vec *t, int to) {
+    const vec a1 = vec_all((float)A1), a2 = vec_all((float)A2), b1 = vec_all((float)B1), b2 = vec_all((float)B2);
+    const vec even_a = vec_fma(a2, d[2], d[0]), even_b = vec_fma(b2, d[2], d[0]);
+    const vec odd_a = vec_multiply(a1, outputs == 4 ? vec_fma(a2, d[3], d[1]) : d[1]);
+    const vec odd_b = vec_multiply(b1, outputs == 4 ? vec_fma(b2, d[3], d[1]) : d[1]);
+    if (outputs == 4)
+        t[0] = d[0];
+    t[to] = vec_add(even_a, odd_a);
+    t[2 * to] = vec_subtract(even_a, odd_a);
+    t[3 * to] = vec_add(even_b, odd_b);
+    t[4 * to] = vec_subtract(even_b, odd_b);
+    t[5 * to] = d[outputs - 1];
+}
+
+/* t = D d, 2 to 8. */
+static inline void gradient8(const vec *d, vec *t) {
+    const vec c = vec_multiply(vec_all(0.5f), d[1]), double_d = vec_add(d[1], d[1]);
+    t[0] = d[0];
+    t[1] = vec_add(d[0], c);
+    t[2] = vec_subtract(d[0], c);
+    t[3] = vec_add(d[0], d[1]);
+    t[4] = vec_subtract(d[0], d[1]);
+    t[5] = vec_add(d[0], double_d);
+    t[6] = vec_subtract(d[0], double_d);
+    t[7] = d[1];
+}
+
+/* A line of cells, inputs or a gradient's, to its points. */
+static inline __attribute__((always_inline)) void tile_line(bool gradient, int taps, const float *from, int64_t step, int64_t c,
+                                                            const thaw_tile_rows *place, bool down, float *to) {
     const int outputs = down ? place->high : place->wide, points = taps == 7 ? 8 : 6;
     for (int64_t i = 0; i < c; i += THAW_LANES) {
         vec d[8], t[8];
-        for (int j = 0; j < outputs + taps - 1; j++)
-            d[j] = vec_load(x + j * step + i);
+        for (int j = 0; j < (gradient ? outputs : outputs + taps - 1); j++)
+            d[j] = vec_load(from + j * step + i);
         if (taps == 7)
-            input8(d, t);
+            (gradient ? gradient8 : input8)(d, t);
         else if (outputs == 4)
-            input_points(4, d, 1, t, 1);
+            gradient ? gradient_points(4, d, t, 1) : input_points(4, d, 1, t, 1);
         else
-            input_points(3, d, 1, t, 1);
+            gradient ? gradient_points(3, d, t, 1) : input_points(3, d, 1, t, 1);
         for (int p = taps == 3 && outputs == 3 ? FIRST : 0; p < points; p++)
-            vec_store(line_row(place, down, p, v) + i, t[p]);
+            vec_store(line_row(place, down, p, to) + i, t[p]);
     }
 }
 
@@ -156,7 +186,7 @@ void THAW_NAMED(thaw_winograd_input)(int kh, int kw, const float *x, int64_t row
     if (kh == kw)
         BY_SIZE(input_tile, t, x, row, column, c, t, v);
     else
-        input_line(kh > kw ? kh : kw, x, kh > kw ? row : column, c, t, kh > kw, v);
+        tile_line(false, kh > kw ? kh : kw, x, kh > kw ? row : column, c, t, kh > kw, v);
 }
 
 /* y = A^T m, 6 to 4, or 5 to 3. */
@@ -330,25 +360,10 @@ static inline __attribute__((always_inline)) void filter16(int kh, int kw, const
 void THAW_NAMED(thaw_winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
                                       int64_t point) {
     for (int64_t i = 0; i < w; i += 16)
-        if (kh == kw)
+        if (kh == kw) /* sizes that the compiler knows */
             filter16(3, 3, g + i, tap, scale ? scale + i : scale, u + i, point);
         else
             filter16(kh, kw, g + i, tap, scale ? scale + i : scale, u + i, point);
-}
-
-/* t = D d, 4 to 6 or 3 to the last 5: a polynomial with the coefficients d at the points. */
-static inline __attribute__((always_inline)) void gradient_points(int outputs, const vec *d, vec *t, int to) {
-    const vec a1 = vec_all((float)A1), a2 = vec_all((float)A2), b1 = vec_all((float)B1), b2 = vec_all((float)B2);
-    const vec even_a = vec_fma(a2, d[2], d[0]), even_b = vec_fma(b2, d[2], d[0]);
-    const vec odd_a = vec_multiply(a1, outputs == 4 ? vec_fma(a2, d[3], d[1]) : d[1]);
-    const vec odd_b = vec_multiply(b1, outputs == 4 ? vec_fma(b2, d[3], d[1]) : d[1]);
-    if (outputs == 4)
-        t[0] = d[0];
-    t[to] = vec_add(even_a, odd_a);
-    t[2 * to] = vec_subtract(even_a, odd_a);
-    t[3 * to] = vec_add(even_b, odd_b);
-    t[4 * to] = vec_subtract(even_b, odd_b);
-    t[5 * to] = d[outputs - 1];
 }
 
 /* Two rows of D d, as input_pair. */
@@ -385,42 +400,12 @@ static inline __attribute__((always_inline)) void gradient_tile(int high, int wi
         }
 }
 
-/* t = D d, 2 to 8. */
-static inline void gradient8(const vec *d, vec *t) {
-    const vec c = vec_multiply(vec_all(0.5f), d[1]), double_d = vec_add(d[1], d[1]);
-    t[0] = d[0];
-    t[1] = vec_add(d[0], c);
-    t[2] = vec_subtract(d[0], c);
-    t[3] = vec_add(d[0], d[1]);
-    t[4] = vec_subtract(d[0], d[1]);
-    t[5] = vec_add(d[0], double_d);
-    t[6] = vec_subtract(d[0], double_d);
-    t[7] = d[1];
-}
-
-static void gradient_line(int taps, const float *dy, int64_t step, int64_t c, const thaw_tile_rows *place, bool down, float *m) {
-    const int outputs = down ? place->high : place->wide, points = taps == 7 ? 8 : 6;
-    for (int64_t i = 0; i < c; i += THAW_LANES) {
-        vec d[4], t[8];
-        for (int j = 0; j < outputs; j++)
-            d[j] = vec_load(dy + j * step + i);
-        if (taps == 7)
-            gradient8(d, t);
-        else if (outputs == 4)
-            gradient_points(4, d, t, 1);
-        else
-            gradient_points(3, d, t, 1);
-        for (int p = taps == 3 && outputs == 3 ? FIRST : 0; p < points; p++)
-            vec_store(line_row(place, down, p, m) + i, t[p]);
-    }
-}
-
 void THAW_NAMED(thaw_winograd_gradient)(int kh, int kw, const float *dy, int64_t row, int64_t column, int64_t c,
                                         const thaw_tile_rows *t, float *m) {
     if (kh == kw)
         BY_SIZE(gradient_tile, t, dy, row, column, c, t, m);
     else
-        gradient_line(kh > kw ? kh : kw, dy, kh > kw ? row : column, c, t, kh > kw, m);
+        tile_line(true, kh > kw ? kh : kw, dy, kh > kw ? row : column, c, t, kh > kw, m);
 }
 
 /* g = A^T u with the first three powers, each point divided by its N: 6 to 3, on rows of w numbers `step` apart. */
