@@ -18,7 +18,7 @@ from keras_file import wide_network  # noqa: E402
 
 STEPS = 5  # an epoch
 MORE = 4   # epochs that the longer run has more
-RUNS = 4   # of each length: the one with least traffic counts, as TCP sends some segments twice on a busy machine
+RUNS = 4   # of each length: the one with least traffic counts; what TCP sends twice on a busy machine is not counted (Cable)
 
 
 class Wire(harness.Case):

@@ -5,6 +5,9 @@ import stat
 import subprocess
 
 
+SEGMENT = 1448  # bytes of data in a packet of 1500 with IP's and TCP's headers and a time stamp
+
+
 def quiet(*command):
     return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, universal_newlines=True)
 
@@ -56,11 +59,19 @@ class Cable:
                 return "tc tbf: " + done.stderr.strip()
         return None
 
+    def show(self, host, *paths):
+        return subprocess.run(["ip", "netns", "exec", host, "cat"] + list(paths), stdout=subprocess.PIPE, check=True,
+                              universal_newlines=True).stdout
+
+    def resent(self, host):
+        """Bytes that TCP of a host sent a second time: packets that overtake each other between processors look lost to it."""
+        names, values = [line.split()[1:] for line in self.show(host, "/proc/net/snmp").splitlines() if line.startswith("Tcp:")]
+        return SEGMENT * int(dict(zip(names, values))["RetransSegs"])
+
     def traffic(self):
-        """Bytes that left host A, and that came in, since the cable was laid."""
-        done = subprocess.run(["ip", "netns", "exec", self.a, "cat", "/sys/class/net/cable-a/statistics/tx_bytes",
-                               "/sys/class/net/cable-a/statistics/rx_bytes"], stdout=subprocess.PIPE, check=True)
-        return [int(n) for n in done.stdout.split()]
+        """Bytes that left host A, and that came in, since the cable was laid; without what was sent a second time."""
+        counted = self.show(self.a, "/sys/class/net/cable-a/statistics/tx_bytes", "/sys/class/net/cable-a/statistics/rx_bytes")
+        return [int(n) - self.resent(host) for n, host in zip(counted.split(), (self.a, self.b))]
 
     def prefix(self):
         """Command prefix that starts one rank on each host."""
