@@ -6,8 +6,13 @@
 #include "base/clock.h"
 #include "base/log.h"
 #include "base/memory.h"
+#include "train/shares.h"
 
 #define PROGRESS_SECONDS 5.0
+#define UNEVEN 1.25 /* images of one rank over those of another from which it is told */
+
+/* Batches between two divisions of what is missing: few until speeds are known, then more, since a loader begins anew. */
+enum { FIRST_STEPS = 4, MOST_STEPS = 64 };
 
 /* What ranks tell each other at each batch: sums. */
 enum { FILL_FAILED, FILL_BROKEN, FILL_DIFFERS, FILL_STOP, FILL_WORDS };
@@ -20,6 +25,10 @@ typedef struct fill {
     int64_t *rows;              /* all that are missing, ascending; equal on all ranks */
     int64_t n_rows;
     int64_t *samples, *starts;  /* this rank's pass */
+    double *seconds;            /* per rank: of a row, as last measured; 0: not yet */
+    int64_t *bounds;            /* ranks + 1: shares of a round, in its rows */
+    int64_t *computed;          /* per rank: rows of this fill */
+    int64_t most_steps;         /* of the next round */
     char **block;               /* one image, for comparison */
     bool compare;               /* rows are there and are compared instead of kept */
     bool stopped, broken, differs; /* equal on all ranks */
@@ -150,15 +159,13 @@ static void show_progress(fill *f) {
               (int)left / 60, (int)left % 60);
 }
 
-/* One batch of this rank (or none) and a word with the others. Collective. */
-static thaw_status fill_batch(fill *f, bool mine, int64_t base, int64_t done) {
+/* One batch of this rank, which may be empty, and a word with the others. Collective. */
+static thaw_status fill_batch(fill *f, int64_t base, int64_t done) {
     thaw_run *run = f->run;
     thaw_batch batch = {0};
-    thaw_status status = THAW_OK;
     bool differs = false;
     double mark = thaw_clock();
-    if (mine)
-        status = thaw_loader_next(f->loader, &batch);
+    thaw_status status = thaw_loader_next(f->loader, &batch);
     double loaded = thaw_clock();
     f->input += loaded - mark;
     if (status == THAW_OK && batch.n > 0) {
@@ -183,23 +190,44 @@ static thaw_status fill_batch(fill *f, bool mine, int64_t base, int64_t done) {
     return THAW_OK;
 }
 
-/* Rows of one variant: rows[0..n), each rank a contiguous share in batches. Collective. */
-static thaw_status fill_variant(fill *f, const int64_t *rows, int64_t n, int variant, int64_t done_before) {
-    thaw_run *run = f->run;
-    int rank = thaw_comm_rank(run->comm), ranks = thaw_comm_size(run->comm);
-    int64_t batch = run->plan->max_batch, base = (int64_t)variant * f->cache->dataset->n;
-    int64_t first = thaw_share(n, rank, ranks), mine = thaw_share(n, rank + 1, ranks) - first;
-    int64_t batches = thaw_batches(mine, batch), rounds = thaw_batches((n + ranks - 1) / ranks, batch);
+/* This rank's share of a round in equal batches to the loader. Collective. */
+static thaw_status begin_round(fill *f, const int64_t *rows, int64_t steps, int variant) {
+    const int rank = thaw_comm_rank(f->run->comm);
+    const int64_t first = f->bounds[rank], mine = f->bounds[rank + 1] - first;
     for (int64_t i = 0; i < mine; i++)
-        f->samples[i] = rows[first + i] - base;
-    for (int64_t b = 0; b <= batches; b++)
-        f->starts[b] = b * batch < mine ? b * batch : mine;
-    THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(f->loader, f->samples, f->starts, batches, variant)));
-    for (int64_t b = 0; b < rounds && !f->stopped && !f->broken; b++) {
-        int64_t done = (b + 1) * batch * ranks;
-        THAW_TRY(fill_batch(f, b < batches, base, done_before + (done < n ? done : n)));
-    }
-    return THAW_OK;
+        f->samples[i] = rows[first + i] - (int64_t)variant * f->cache->dataset->n;
+    for (int64_t b = 0; b <= steps; b++)
+        f->starts[b] = mine * b / steps;
+    return thaw_comm_agree(f->run->comm, thaw_loader_begin(f->loader, f->samples, f->starts, steps, variant));
+}
+
+/* Tells all ranks how long a row took this one. Collective. */
+static thaw_status measure(fill *f, double busy) {
+    const int rank = thaw_comm_rank(f->run->comm), ranks = thaw_comm_size(f->run->comm);
+    const double before = f->seconds[rank];
+    const int64_t mine = f->bounds[rank + 1] - f->bounds[rank];
+    memset(f->seconds, 0, (size_t)ranks * sizeof *f->seconds);
+    f->seconds[rank] = mine > 0 ? busy / (double)mine : before;
+    f->run->epoch_tally.other += ranks * (int64_t)sizeof *f->seconds;
+    for (int r = 0; r < ranks; r++)
+        f->computed[r] += f->bounds[r + 1] - f->bounds[r];
+    return thaw_comm_sum(f->run->comm, f->seconds, (size_t)ranks);
+}
+
+/* The first of rows[0..n), all of one variant: each rank a contiguous share, as large as it is fast. *taken: how many, unless
+ * the fill ends here. Collective. */
+static thaw_status fill_round(fill *f, const int64_t *rows, int64_t n, int variant, int64_t *taken) {
+    const int ranks = thaw_comm_size(f->run->comm);
+    const int64_t base = (int64_t)variant * f->cache->dataset->n, before = f->done;
+    const int64_t steps = thaw_shares_plan(n, ranks, f->seconds, f->run->plan->max_batch, ranks > 1 ? f->most_steps : INT64_MAX,
+                                           f->bounds);
+    const double busy = f->input + f->prefix;
+    *taken = f->bounds[ranks];
+    f->most_steps = 2 * f->most_steps < MOST_STEPS ? 2 * f->most_steps : MOST_STEPS;
+    THAW_TRY(begin_round(f, rows, steps, variant));
+    for (int64_t b = 0; b < steps && !f->stopped && !f->broken; b++)
+        THAW_TRY(fill_batch(f, base, before + *taken * (b + 1) / steps));
+    return measure(f, f->input + f->prefix - busy);
 }
 
 /* One row that is there, of each rank's share of the first variant, is computed again: rows of a file may come from another
@@ -208,7 +236,7 @@ static thaw_status compare_rows(fill *f) {
     thaw_run *run = f->run;
     int ranks = thaw_comm_size(run->comm);
     const bool *missing = thaw_store_missing(f->cache->store);
-    int64_t n = 0, samples = f->cache->dataset->n;
+    int64_t n = 0, samples = f->cache->dataset->n, taken;
     int64_t *chosen = thaw_calloc((size_t)ranks, sizeof *chosen);
     THAW_TRY(thaw_comm_agree(run->comm, chosen ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory to check the cache")));
     for (int r = 0; r < ranks; r++) {
@@ -219,7 +247,7 @@ static thaw_status compare_rows(fill *f) {
             chosen[n++] = at;
     }
     f->compare = true;
-    thaw_status status = n ? fill_variant(f, chosen, n, 0, 0) : THAW_OK;
+    thaw_status status = n ? fill_round(f, chosen, n, 0, &taken) : THAW_OK; /* a row each: all in one round */
     f->compare = false;
     thaw_free(chosen);
     if (status == THAW_OK && f->differs) {
@@ -240,20 +268,39 @@ static void list_missing(fill *f) {
             f->rows[f->n_rows++] = i;
 }
 
+/* On a cluster of unequal hosts: who computed how much. */
+static void tell_shares(const fill *f) {
+    const int ranks = thaw_comm_size(f->run->comm);
+    int least = 0, most = 0;
+    for (int r = 1; r < ranks; r++) {
+        least = f->computed[r] < f->computed[least] ? r : least;
+        most = f->computed[r] > f->computed[most] ? r : most;
+    }
+    if ((double)f->computed[most] > UNEVEN * (double)f->computed[least])
+        thaw_info("cache: rank %d computed %lld images, rank %d in the same time %lld", most, (long long)f->computed[most], least,
+                  (long long)f->computed[least]);
+}
+
 static thaw_status fill_missing(fill *f) {
-    int64_t samples = f->cache->dataset->n;
+    const int64_t samples = f->cache->dataset->n;
     list_missing(f);
     f->started = thaw_clock();
-    for (int64_t at = 0, next; at < f->n_rows && !f->stopped && !f->broken; at = next) {
-        int64_t variant = f->rows[at] / samples;
+    f->done = 0;
+    for (int r = 0; r < thaw_comm_size(f->run->comm); r++) { /* comparing was something else */
+        f->seconds[r] = 0.0;
+        f->computed[r] = 0;
+    }
+    for (int64_t at = 0, next, taken; at < f->n_rows && !f->stopped && !f->broken; at += taken) {
+        const int64_t variant = f->rows[at] / samples;
         for (next = at; next < f->n_rows && f->rows[next] / samples == variant;)
             next++;
-        THAW_TRY(fill_variant(f, f->rows + at, next - at, (int)variant, at));
+        THAW_TRY(fill_round(f, f->rows + at, next - at, (int)variant, &taken));
         if (!f->stopped && !f->broken) {
-            f->trouble = thaw_store_settle(f->cache->store, f->rows + at, next - at);
+            f->trouble = thaw_store_settle(f->cache->store, f->rows + at, f->bounds);
             f->broken = f->trouble != THAW_OK; /* agreed */
         }
     }
+    tell_shares(f);
     return THAW_OK;
 }
 
@@ -263,14 +310,19 @@ static thaw_status set_up(fill *f) {
     thaw_loader_options options = c->options;
     options.by_variant = true;
     options.max_batch = f->run->plan->max_batch;
+    const size_t ranks = (size_t)thaw_comm_size(f->run->comm);
+    f->most_steps = FIRST_STEPS;
     f->rows = thaw_calloc(rows, sizeof *f->rows);
+    f->seconds = thaw_calloc(ranks, sizeof *f->seconds);
+    f->bounds = thaw_calloc(ranks + 1, sizeof *f->bounds);
+    f->computed = thaw_calloc(ranks, sizeof *f->computed);
     f->samples = thaw_calloc((size_t)c->dataset->n, sizeof *f->samples);
     f->starts = thaw_calloc((size_t)c->dataset->n + 2, sizeof *f->starts);
     f->block = thaw_calloc((size_t)c->n_parts, sizeof *f->block);
     char *image = f->block ? thaw_malloc((size_t)c->row_bytes) : NULL;
     if (image)
         f->block[0] = image;
-    if (!f->rows || !f->samples || !f->starts || !image)
+    if (!f->rows || !f->samples || !f->starts || !f->seconds || !f->bounds || !f->computed || !image)
         return thaw_fail(THAW_RESOURCE, "no memory to compute the cache");
     for (int k = 1; k < c->n_parts; k++)
         f->block[k] = f->block[k - 1] + c->part_bytes[k - 1];
@@ -292,6 +344,9 @@ static thaw_status fill_cache(fill *f) {
     thaw_free(f->rows);
     thaw_free(f->samples);
     thaw_free(f->starts);
+    thaw_free(f->seconds);
+    thaw_free(f->bounds);
+    thaw_free(f->computed);
     if (f->block)
         thaw_free(f->block[0]);
     thaw_free(f->block);

@@ -380,22 +380,23 @@ static thaw_status send_rows(thaw_store *s, const int64_t *rows, int64_t first, 
     return THAW_OK;
 }
 
-static thaw_status send_all(thaw_store *s, const int64_t *rows, int64_t n) {
+static thaw_status send_all(thaw_store *s, const int64_t *rows, const int64_t *bounds) {
     int ranks = thaw_comm_size(s->comm);
     int64_t images = (int64_t)(PIECE_BYTES / (s->head.row_bytes ? s->head.row_bytes : 1)) + 1;
-    if (images > n)
-        images = n;
+    if (images > bounds[ranks])
+        images = bounds[ranks];
     char **block = make_block(s, (size_t)images);
     thaw_status status = thaw_comm_agree(s->comm, block ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory to send cached rows"));
     for (int r = 0; r < ranks && status == THAW_OK; r++)
-        status = send_rows(s, rows, thaw_share(n, r, ranks), thaw_share(n, r + 1, ranks), r, block, images);
+        status = send_rows(s, rows, bounds[r], bounds[r + 1], r, block, images);
     free_block(block);
     return status;
 }
 
-thaw_status thaw_store_settle(thaw_store *s, const int64_t *rows, int64_t n) {
+thaw_status thaw_store_settle(thaw_store *s, const int64_t *rows, const int64_t *bounds) {
+    const int64_t n = bounds[thaw_comm_size(s->comm)];
     if (n > 0 && thaw_comm_hosts(s->comm) > 1)
-        THAW_TRY(send_all(s, rows, n));
+        THAW_TRY(send_all(s, rows, bounds));
     thaw_comm_barrier(s->comm); /* rows of the other ranks of the host are written */
     thaw_status status = thaw_file_read(s->file, s->sums, (size_t)s->head.rows * sizeof *s->sums, sums_at(0));
     for (int64_t i = 0; i < n && status == THAW_OK; i++) {

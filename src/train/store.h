@@ -39,7 +39,7 @@ thaw_status thaw_store_get(const thaw_store *store, int64_t row, char *const *bl
 thaw_status thaw_store_put(thaw_store *store, int64_t row, const char *const *block, int64_t image);
 /* Takes every row as missing. Not collective. */
 void thaw_store_forget(thaw_store *store);
-/* Brings rows to all hosts: rank r has put rows[share(n, r) .. share(n, r+1)) of each list (thaw_share). Afterwards they are
- * no longer missing, and every rank of a host can get them. Collective. */
-thaw_status thaw_store_settle(thaw_store *store, const int64_t *rows, int64_t n);
+/* Brings rows to all hosts: rank r has put rows[bounds[r] .. bounds[r+1]). Afterwards they are no longer missing, and every
+ * rank of a host can get them. [in] bounds: ranks + 1, from 0. Collective. */
+thaw_status thaw_store_settle(thaw_store *store, const int64_t *rows, const int64_t *bounds);
 #endif

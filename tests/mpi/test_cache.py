@@ -4,7 +4,7 @@
 On 1, 2 and 3 ranks, in memory and in a file, with shuffled and mirrored images, batch statistics, two stages with different
 boundaries, a stage that finds the rows of the one before, stops and kills while rows are computed and after that. Rows of a
 file are used again by a second run, and never after a weight, an image, the preprocessing or the boundary changed. With
-namespaces (root only), two hosts compute half of the rows each.
+namespaces (root only), two hosts compute some of the rows each. A slow rank computes fewer.
 """
 import os
 import shutil
@@ -23,6 +23,29 @@ import harness  # noqa: E402
 from keras_file import small_network  # noqa: E402
 
 IMAGES, HELD = 37, 13
+
+# Preloaded: every image is opened after 0.1 s.
+SLOW_FILES = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <string.h>
+#include <time.h>
+
+int open(const char *path, int flags, ...) {
+    static int (*next)(const char *, int, ...);
+    const size_t n = strlen(path);
+    if (!next)
+        next = (int (*)(const char *, int, ...))dlsym(RTLD_NEXT, "open");
+    if (n > 4 && strcmp(path + n - 4, ".png") == 0)
+        nanosleep(&(struct timespec){0, 100000000}, NULL);
+    __builtin_va_list more;
+    __builtin_va_start(more, flags);
+    const int mode = __builtin_va_arg(more, int);
+    __builtin_va_end(more);
+    return next(path, flags, mode);
+}
+"""
 MOMENTS = 16 if harness.LONG else 5
 
 
@@ -109,6 +132,23 @@ class Cache(harness.Case):
         job["training"]["batch_size"] = 2
         want = self.go(job, "off", 3)
         self.same(want, self.go(job, "memory", 3))
+
+    def test_slow_rank(self):
+        """A rank whose images come slowly computes fewer rows, and its neighbour the rest; the bits stay."""
+        if not shutil.which("cc"):
+            self.skipTest("no cc")
+        source, library = self.path("slow.c"), self.path("slow.so")
+        with open(source, "w") as f:
+            f.write(SLOW_FILES)
+        subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source, "-ldl"], check=True)
+        job = self.job([self.stage("head", "before:fc1", epochs=1)])
+        job["training"].update(batch_size=2, validation_batch_size=2)
+        want = self.go(job, "off", 2)
+        folder = self.new_folder()
+        result = self.succeed("train", harness.write_job(self.path("job.yaml"), dict(job, cache="memory", output=folder)),
+                              prefix=harness.on_rank(1, 2, "export LD_PRELOAD=" + library))
+        self.same(want, folder)
+        self.assertRegex(result.err, r"cache: rank 0 computed \d+ images, rank 1 in the same time \d+")
 
     def test_arrays(self):
         path = self.path("data.h5")

@@ -62,9 +62,10 @@ static void expect_rows(const thaw_store *store, int64_t first, int64_t end) {
 
 static void settle(thaw_store *store, int64_t first, int64_t end) {
     int64_t rows[ROWS];
+    const int64_t bounds[] = {0, end - first};
     for (int64_t i = first; i < end; i++)
         rows[i - first] = i;
-    assert_ok(thaw_store_settle(store, rows, end - first));
+    assert_ok(thaw_store_settle(store, rows, bounds));
 }
 
 static thaw_store *open_store(const char *where, uint64_t key, int64_t missing) {
@@ -247,6 +248,7 @@ static void one_life(bool *failed, const char *where) {
     thaw_store *store;
     thaw_store_shape shape = shape_of(7);
     int64_t rows[ROWS];
+    const int64_t bounds[] = {0, ROWS};
     *failed = thaw_store_open(&store, comm, where, &shape) != THAW_OK;
     if (*failed) {
         assert_null(store);
@@ -258,7 +260,7 @@ static void one_life(bool *failed, const char *where) {
         *failed = thaw_store_put(store, row, (const char *const *)block, 2) != THAW_OK;
     }
     if (!*failed)
-        *failed = thaw_store_settle(store, rows, ROWS) != THAW_OK;
+        *failed = thaw_store_settle(store, rows, bounds) != THAW_OK;
     for (int64_t row = 0; row < ROWS && !*failed; row++) {
         memset(space, 0, sizeof space);
         *failed = thaw_store_get(store, row, block, 2) != THAW_OK;
