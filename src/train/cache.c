@@ -9,7 +9,7 @@
 #include "train/shares.h"
 
 #define PROGRESS_SECONDS 5.0
-#define UNEVEN 1.25 /* images of one rank over those of another from which it is told */
+#define UNEVEN 1.25 /* images of one rank over those of another from which it is told, if there are enough to tell by */
 
 /* Batches between two divisions of what is missing: few until speeds are known, then more, since a loader begins anew. */
 enum { FIRST_STEPS = 4, MOST_STEPS = 64 };
@@ -276,7 +276,8 @@ static void tell_shares(const fill *f) {
         least = f->computed[r] < f->computed[least] ? r : least;
         most = f->computed[r] > f->computed[most] ? r : most;
     }
-    if ((double)f->computed[most] > UNEVEN * (double)f->computed[least])
+    const int64_t more = f->computed[most] - f->computed[least];
+    if (more > FIRST_STEPS * f->run->plan->max_batch && (double)f->computed[most] > UNEVEN * (double)f->computed[least])
         thaw_info("cache: rank %d computed %lld images, rank %d in the same time %lld", most, (long long)f->computed[most], least,
                   (long long)f->computed[least]);
 }
