@@ -84,6 +84,10 @@ typedef float floats8 __attribute__((vector_size(4 * WIDE), aligned(4)));
 static inline __attribute__((always_inline)) void doubles8_load(doubles8 *to, const float *p) {
     *to = __builtin_convertvector(*(const floats8 *)(const void *)p, doubles8);
 }
+/* Rounded. */
+static inline __attribute__((always_inline)) void doubles8_store(float *p, const doubles8 *a) {
+    *(floats8 *)(void *)p = __builtin_convertvector(*a, floats8);
+}
 /* Rounded; p: a multiple of 64 bytes. */
 static inline __attribute__((always_inline)) void doubles8_stream(float *p, const doubles8 *a, const doubles8 *b) {
 #if THAW_LANES == 16

@@ -408,60 +408,56 @@ void THAW_NAMED(thaw_winograd_gradient)(int kh, int kw, const float *dy, int64_t
         tile_line(true, kh > kw ? kh : kw, dy, kh > kw ? row : column, c, t, kh > kw, m);
 }
 
-/* g = A^T u with the first three powers, each point divided by its N: 6 to 3, on rows of w numbers `step` apart. */
-static void taps3(const double *u, int64_t step, int64_t w, double *g, int64_t to) {
-    for (int64_t i = 0; i < w; i++) {
-        const double u1 = u[step + i], u2 = u[2 * step + i], u3 = u[3 * step + i], u4 = u[4 * step + i];
-        g[i] = N0 * u[i] + NA * (u1 + u2) + NB * (u3 + u4);
-        g[to + i] = NA * A1 * (u1 - u2) + NB * B1 * (u3 - u4);
-        g[2 * to + i] = NA * A2 * (u1 + u2) + NB * B2 * (u3 + u4) + u[5 * step + i];
-    }
+/* g = A^T u with the first three powers, each point divided by its N: 6 to 3. */
+static inline __attribute__((always_inline)) void taps3(const doubles8 *u, int from, doubles8 *g, int to) {
+    const doubles8 sum_a = u[from] + u[2 * from], sum_b = u[3 * from] + u[4 * from];
+    g[0] = N0 * u[0] + NA * sum_a + NB * sum_b;
+    g[to] = NA * A1 * (u[from] - u[2 * from]) + NB * B1 * (u[3 * from] - u[4 * from]);
+    g[2 * to] = NA * A2 * sum_a + NB * B2 * sum_b + u[5 * from];
 }
 
 /* The same, 8 to 7, with the N of filter8. */
-static void taps7(const double *u, int64_t step, int64_t w, double *g, int64_t to) {
+static inline __attribute__((always_inline)) void taps7(const doubles8 *u, doubles8 *g) {
     static const double n[] = {45.0 / 32.0, -4.5, 90.0}, powers[3][7] = {{1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625},
                                                                          {1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0},
                                                                          {1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0}};
-    for (int64_t i = 0; i < w; i++)
-        for (int t = 0; t < 7; t++) {
-            double sum = t == 0 ? -u[i] : t == 6 ? u[7 * step + i] : 0.0;
-            for (int k = 0; k < 3; k++) {
-                const double one = u[(2 * k + 1) * step + i], two = u[(2 * k + 2) * step + i];
-                sum += powers[k][t] / n[k] * (t % 2 ? one - two : one + two);
-            }
-            g[t * to + i] = sum;
-        }
+    for (int t = 0; t < 7; t++) {
+        doubles8 sum = {0};
+        for (int k = 0; k < 3; k++)
+            sum += powers[k][t] / n[k] * (t % 2 ? u[2 * k + 1] - u[2 * k + 2] : u[2 * k + 1] + u[2 * k + 2]);
+        g[t] = t == 0 ? sum - u[0] : t == 6 ? sum + u[7] : sum;
+    }
 }
 
-/* A line of `points` sums to the taps of a kernel with one tap in the other direction. */
-static void line_taps(int taps, int points, const float *u, int64_t point, int64_t w, double *t) {
-    double sums[8 * THAW_PANEL] = {0};
-    for (int k = 0; k < points; k++)
-        for (int64_t i = 0; i < w; i++)
-            sums[k * THAW_PANEL + i] = (double)u[k * point + i];
-    (taps == 7 ? taps7 : taps3)(sums, THAW_PANEL, w, t, THAW_PANEL);
+/* Eight filters. */
+static inline __attribute__((always_inline)) void filter_taps(int kh, int kw, const float *u, int64_t point, doubles8 *g) {
+    const int lines = kh == kw ? 6 : 1, points = kh * kw == 7 ? 8 : 6;
+    doubles8 line[8], half[18];
+    for (int j = 0; j < lines; j++) {
+        for (int k = 0; k < points; k++)
+            doubles8_load(line + k, u + (lines * k + j) * point);
+        if (points == 8)
+            taps7(line, g);
+        else
+            taps3(line, 1, lines == 6 ? half + j : g, lines);
+    }
+    for (int r = 0; r < 3 && lines == 6; r++)
+        taps3(half + 6 * r, 1, g + 3 * r, 1);
 }
 
-static void square_taps(const float *u, int64_t point, int64_t w, double *t) {
-    enum { W = THAW_PANEL };
-    double sums[THAW_POINTS * W], half[18 * W];
-    for (int k = 0; k < THAW_POINTS; k++)
-        for (int64_t i = 0; i < w; i++)
-            sums[k * W + i] = (double)u[k * point + i];
-    for (int j = 0; j < 6; j++)
-        taps3(sums + j * W, 6 * W, w, half + j * W, 6 * W);
-    for (int r = 0; r < 3; r++)
-        taps3(half + 6 * r * W, W, w, t + 3 * r * W, W);
+static inline __attribute__((always_inline)) void taps_of(int kh, int kw, const float *u, int64_t point, int64_t w,
+                                                          float *dkernel, int64_t tap) {
+    for (int64_t i = 0; i < w; i += WIDE) {
+        doubles8 g[9];
+        filter_taps(kh, kw, u + i, point, g);
+        for (int k = 0; k < kh * kw; k++)
+            doubles8_store(dkernel + k * tap + i, g + k);
+    }
 }
 
 void THAW_NAMED(thaw_winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap) {
-    double t[9 * THAW_PANEL];
-    if (kh == kw)
-        square_taps(u, point, w, t);
+    if (kh == kw) /* a size that the compiler knows */
+        taps_of(3, 3, u, point, w, dkernel, tap);
     else
-        line_taps(kh * kw, kh * kw == 7 ? 8 : 6, u, point, w, t);
-    for (int k = 0; k < kh * kw; k++)
-        for (int64_t i = 0; i < w; i++)
-            dkernel[k * tap + i] = (float)t[k * THAW_PANEL + i];
+        taps_of(kh, kw, u, point, w, dkernel, tap);
 }
