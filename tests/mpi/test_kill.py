@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """Runs that are killed, stopped, or run out of disk go on where they were: same bits as an undisturbed run."""
+import contextlib
 import json
 import os
 import random
@@ -120,11 +121,16 @@ class Kill(harness.Case):
             self.same_as_undisturbed(folder)
 
     def stopped(self, folder):
-        """A run that was asked to stop in the middle."""
-        process = harness.start(self.arguments(folder), ranks=2)
-        self.wait_for_epochs(folder)
-        os.kill(harness.ranks_of(process)[0], signal.SIGUSR1)
-        result = harness.finish(process, 60)
+        """A run that was asked to stop in the middle. On a busy machine it may have ended before: then another."""
+        for _ in range(5):
+            process = harness.start(self.arguments(folder), ranks=2)
+            self.wait_for_epochs(folder)
+            with contextlib.suppress(IndexError, ProcessLookupError):
+                os.kill(harness.ranks_of(process)[0], signal.SIGUSR1)
+            result = harness.finish(process, 60)
+            if result.status != 0:
+                break
+            shutil.rmtree(folder)
         self.assertEqual(result.status, 75, str(result))
 
     def test_finished_run_stays(self):
