@@ -5,9 +5,9 @@
 
 VGG16 with its weights in a file (59 MB) and 1,000 images in folders, all but a head frozen. `start`: seconds from mpirun to the
 stage's line in the log, which is written when every rank has its weights, its packed kernels and the list of images. `MPI`: a
-program that begins MPI, splits its ranks by host and ends. Ranks beyond the machine's cores take turns, so seconds grow with
-ranks here; what thaw adds for one rank must not, since no rank does something for each other one. memory: of a rank, what
-ranks share counted by parts, as the log has it. Medians over the rounds.
+program that begins thaw's communicator, which is MPI and who is on which host, and ends. Ranks beyond the machine's cores take
+turns, so seconds grow with ranks here; what thaw adds for one rank must not, since no rank does something for each other one.
+memory: of a rank, what ranks share counted by parts, as the log has it. Medians over the rounds.
 """
 import argparse
 import json
@@ -26,18 +26,6 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 sys.path.insert(0, os.path.join(HERE, "..", "support"))
 import harness  # noqa: E402
 from keras_file import Network  # noqa: E402
-
-MPI_ALONE = """
-#include <mpi.h>
-int main(int argc, char **argv) {
-    MPI_Comm host;
-    MPI_Init(&argc, &argv);
-    MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &host);
-    MPI_Barrier(MPI_COMM_WORLD);
-    MPI_Finalize();
-    return 0;
-}
-"""
 
 
 def arguments():
@@ -93,7 +81,7 @@ def start(job, ranks, log):
 
 def alone(program, ranks):
     began = time.monotonic()
-    subprocess.run(harness.mpirun(ranks) + [program], check=True, env=harness.environment(), stdin=subprocess.DEVNULL)
+    subprocess.run(harness.mpirun(ranks) + [program, "start"], check=True, env=harness.environment(), stdin=subprocess.DEVNULL)
     return time.monotonic() - began
 
 
@@ -102,10 +90,7 @@ def main():
     table = ["| ranks | MPI, s | start, s | thaw's part for a rank, s | memory of a rank, MB |", "|---|---|---|---|---|"]
     print("\n".join(table), flush=True)
     with tempfile.TemporaryDirectory(prefix="thaw-bench-") as folder:
-        source, program, run = (os.path.join(folder, name) for name in ("alone.c", "alone", "run"))
-        with open(source, "w") as f:
-            f.write(MPI_ALONE)
-        subprocess.run(["mpicc", "-O1", "-o", program, source], check=True)
+        program, run = os.path.join(os.path.dirname(harness.THAW), "tests", "comm_program"), os.path.join(folder, "run")
         job = harness.write_job(os.path.join(folder, "job.yaml"), {
             "model": {"base": write_model(os.path.join(folder, "vgg16.h5")),
                       "head": [{"Flatten": {}}, {"Dense": {"units": 2, "activation": "softmax"}}]},
