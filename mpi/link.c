@@ -8,7 +8,7 @@
 #include "comm_mpi.h"
 #include "watch.h"
 
-enum { SMALL = 8, FIRST = 1 << 16, MOST = 1 << 22, TURNS = 21, AGAIN = 2, TAG = 2 };
+enum { SMALL = 8, FIRST = 1 << 16, MOST = 1 << 22, TURNS = 21, AGAIN = 4, TAG = 2 };
 
 #define SECONDS 0.05 /* that the large messages may take on the slowest link */
 

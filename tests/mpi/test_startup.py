@@ -96,15 +96,16 @@ class Startup(harness.Case):
 
     def network(self, n, words, rate=None, slow=None):
         """What is said of a network of n virtual hosts, of which host-2 may have a slower link. The hosts share this machine:
-        where others load it, any of them may be the slow one for a moment, so words that do not come get two more chances."""
+        where others load it, any of them may be the slow one for a moment, so words that do not come get more chances."""
         hosts = Hosts(self.shared, n, rate)
         try:
             if hosts.reason:
                 self.skipTest(hosts.reason)
             if slow:
+                # A short queue: acknowledgements of what comes into host-2 wait in it too.
                 subprocess.run(["tc", "-n", hosts.space(2), "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", slow, "burst",
-                                "64kb", "latency", "20ms"], check=True)
-            for again in range(3):
+                                "64kb", "latency", "2ms"], check=True)
+            for _ in range(8):
                 text = self.train_words(prefix=hosts.prefix(range(1, n + 1)))
                 if re.search(words, text):
                     break
