@@ -409,33 +409,35 @@ void THAW_NAMED(thaw_winograd_gradient)(int kh, int kw, const float *dy, int64_t
 }
 
 /* g = A^T u with the first three powers, each point divided by its N: 6 to 3. */
-static inline __attribute__((always_inline)) void taps3(const doubles8 *u, int from, doubles8 *g, int to) {
-    const doubles8 sum_a = u[from] + u[2 * from], sum_b = u[3 * from] + u[4 * from];
-    g[0] = N0 * u[0] + NA * sum_a + NB * sum_b;
-    g[to] = NA * A1 * (u[from] - u[2 * from]) + NB * B1 * (u[3 * from] - u[4 * from]);
-    g[2 * to] = NA * A2 * sum_a + NB * B2 * sum_b + u[5 * from];
+static inline __attribute__((always_inline)) void taps3(const vec *u, int from, vec *g, int to) {
+    const vec sum_a = vec_add(u[from], u[2 * from]), sum_b = vec_add(u[3 * from], u[4 * from]);
+    const vec odd_a = vec_subtract(u[from], u[2 * from]), odd_b = vec_subtract(u[3 * from], u[4 * from]);
+    g[0] = vec_fma(vec_all((float)NB), sum_b, vec_fma(vec_all((float)NA), sum_a, vec_multiply(vec_all((float)N0), u[0])));
+    g[to] = vec_fma(vec_all((float)(NB * B1)), odd_b, vec_multiply(vec_all((float)(NA * A1)), odd_a));
+    g[2 * to] = vec_fma(vec_all((float)(NB * B2)), sum_b, vec_fma(vec_all((float)(NA * A2)), sum_a, u[5 * from]));
 }
 
 /* The same, 8 to 7, with the N of filter8. */
-static inline __attribute__((always_inline)) void taps7(const doubles8 *u, doubles8 *g) {
+static inline __attribute__((always_inline)) void taps7(const vec *u, vec *g) {
     static const double n[] = {45.0 / 32.0, -4.5, 90.0}, powers[3][7] = {{1.0, 0.5, 0.25, 0.125, 0.0625, 0.03125, 0.015625},
                                                                          {1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0},
                                                                          {1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0}};
     for (int t = 0; t < 7; t++) {
-        doubles8 sum = {0};
+        vec sum = t == 0 ? vec_subtract(vec_all(0.0f), u[0]) : t == 6 ? u[7] : vec_all(0.0f);
         for (int k = 0; k < 3; k++)
-            sum += powers[k][t] / n[k] * (t % 2 ? u[2 * k + 1] - u[2 * k + 2] : u[2 * k + 1] + u[2 * k + 2]);
-        g[t] = t == 0 ? sum - u[0] : t == 6 ? sum + u[7] : sum;
+            sum = vec_fma(vec_all((float)(powers[k][t] / n[k])),
+                          t % 2 ? vec_subtract(u[2 * k + 1], u[2 * k + 2]) : vec_add(u[2 * k + 1], u[2 * k + 2]), sum);
+        g[t] = sum;
     }
 }
 
-/* Eight filters. */
-static inline __attribute__((always_inline)) void filter_taps(int kh, int kw, const float *u, int64_t point, doubles8 *g) {
+/* Filters of a vector. */
+static inline __attribute__((always_inline)) void filter_taps(int kh, int kw, const float *u, int64_t point, vec *g) {
     const int lines = kh == kw ? 6 : 1, points = kh * kw == 7 ? 8 : 6;
-    doubles8 line[8], half[18];
+    vec line[8], half[18];
     for (int j = 0; j < lines; j++) {
         for (int k = 0; k < points; k++)
-            doubles8_load(line + k, u + (lines * k + j) * point);
+            line[k] = vec_load(u + (lines * k + j) * point);
         if (points == 8)
             taps7(line, g);
         else
@@ -447,17 +449,19 @@ static inline __attribute__((always_inline)) void filter_taps(int kh, int kw, co
 
 static inline __attribute__((always_inline)) void taps_of(int kh, int kw, const float *u, int64_t point, int64_t w,
                                                           float *dkernel, int64_t tap) {
-    for (int64_t i = 0; i < w; i += WIDE) {
-        doubles8 g[9];
+    for (int64_t i = 0; i < w; i += THAW_LANES) {
+        vec g[9];
         filter_taps(kh, kw, u + i, point, g);
         for (int k = 0; k < kh * kw; k++)
-            doubles8_store(dkernel + k * tap + i, g + k);
+            vec_store(dkernel + k * tap + i, g[k]);
     }
 }
 
 void THAW_NAMED(thaw_winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap) {
-    if (kh == kw) /* a size that the compiler knows */
+    if (kh == kw) /* sizes that the compiler knows */
         taps_of(3, 3, u, point, w, dkernel, tap);
+    else if (kh * kw == 7)
+        taps_of(1, 7, u, point, w, dkernel, tap);
     else
-        taps_of(kh, kw, u, point, w, dkernel, tap);
+        taps_of(1, 3, u, point, w, dkernel, tap);
 }
