@@ -341,7 +341,7 @@ static float *tensor_gradient(const thaw_engine *e, const thaw_op *op, const cha
 }
 
 /* Weight gradients of images [from, from+n): kernel or gamma, bias or beta. */
-static void slice_gradient(thaw_engine *e, const thaw_op *op, int64_t from, int64_t n, float *first, float *second) {
+static void images_gradient(thaw_engine *e, const thaw_op *op, int64_t from, int64_t n, float *first, float *second) {
     const thaw_tape *tape = e->plan->tape_train;
     const thaw_kernels *k = e->kernels;
     const float *x = value_data(e, tape, e->suffix_arena, op->in[0]) + from * tape->values[op->in[0]].count;
@@ -358,12 +358,31 @@ static void slice_gradient(thaw_engine *e, const thaw_op *op, int64_t from, int6
     }
 }
 
+/* The kernel's gradient of slices [lo, hi) of this rank together; false: their kernels do not add slices. */
+static bool kernel_gradient(thaw_engine *e, const thaw_op *op, int lo, int hi, float *to) {
+    const thaw_tape *tape = e->plan->tape_train;
+    const thaw_kernels *k = e->kernels;
+    const int64_t *start = e->hooks.slices->start + lo;
+    const float *x = value_data(e, tape, e->suffix_arena, op->in[0]) + start[0] * tape->values[op->in[0]].count;
+    const float *dy = gradient_data(e, tape, op->out) + start[0] * tape->values[op->out].count;
+    const int slices = hi - lo;
+    if (op->kind == THAW_OP_CONV && k->conv_sums_slices(&op->window, start[slices] - start[0], slices))
+        k->conv_backward_slices(&op->window, slices, start, x, dy, to, e->scratch);
+    else if (op->kind == THAW_OP_DENSE && op->rows == 1 && k->dense_sums_slices(slices))
+        k->dense_backward_slices(op->in_c, op->c, slices, start, x, dy, to, e->scratch);
+    else
+        return false;
+    return true;
+}
+
 /* The sum of slices [lo, hi) of this rank, a power of two of them, in a binary tree. Right halves wait in the end of the
  * scratch, one for each level. */
 static void tree_gradient(thaw_engine *e, const thaw_op *op, int lo, int hi, float *first, float *second, int level) {
     const int64_t *start = e->hooks.slices->start;
+    if (first && !second && kernel_gradient(e, op, lo, hi, first))
+        return;
     if (hi - lo == 1) {
-        slice_gradient(e, op, start[lo], start[hi] - start[lo], first, second);
+        images_gradient(e, op, start[lo], start[hi] - start[lo], first, second);
         return;
     }
     thaw_layer *layer = &e->model->layers[op->layer];
@@ -383,10 +402,18 @@ static void tree_gradient(thaw_engine *e, const thaw_op *op, int lo, int hi, flo
 
 static void weight_gradient(thaw_engine *e, const thaw_op *op, float *first, float *second) {
     const thaw_slices *slices = e->hooks.slices;
-    if (slices && e->plan->slices > 1)
+    if (!slices || e->plan->slices == 1) {
+        images_gradient(e, op, 0, e->n, first, second);
+        return;
+    }
+    if (op->kind == THAW_OP_SCALE_SHIFT) { /* both from one look at the images */
         tree_gradient(e, op, 0, slices->count, first, second, 0);
-    else
-        slice_gradient(e, op, 0, e->n, first, second);
+        return;
+    }
+    if (first)
+        tree_gradient(e, op, 0, slices->count, first, NULL, 0);
+    if (second)
+        tree_gradient(e, op, 0, slices->count, NULL, second, 0);
 }
 
 static void backward_op(thaw_engine *e, const thaw_op *op) {

@@ -181,7 +181,7 @@ static void conv_backward_weights(const thaw_window *s, int64_t n, const float *
     if (!dkernel || n == 0)
         return;
     if (thaw_conv_mode_get() != THAW_CONV_BLAS) {
-        thaw_packed_weights(s, n, x, dy, dkernel, scratch);
+        thaw_packed_weights(s, 1, (const int64_t[]){0, n}, x, dy, dkernel, scratch);
         return;
     }
 #pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
@@ -215,6 +215,10 @@ static void conv_backward_weights(const thaw_window *s, int64_t n, const float *
             sum += partial[group * thaw_lines(size) + i];
         dkernel[i] = sum;
     }
+}
+
+static bool conv_sums_slices(const thaw_window *s, int64_t n, int slices) {
+    return n > 0 && thaw_conv_mode_get() != THAW_CONV_BLAS && thaw_packed_sums_slices(s, n, slices);
 }
 
 static size_t conv_scratch(const thaw_window *s, int64_t n) {
@@ -251,4 +255,6 @@ void thaw_fast_conv(thaw_kernels *table) {
     table->conv_forward = conv_forward;
     table->conv_backward_data = conv_backward_data;
     table->conv_backward_weights = conv_backward_weights;
+    table->conv_sums_slices = conv_sums_slices;
+    table->conv_backward_slices = thaw_packed_weights;
 }

@@ -111,11 +111,16 @@ static void conv_backward_data_packed(const thaw_window *s, int64_t n, const flo
     }
 }
 
-void thaw_packed_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch) {
+bool thaw_packed_sums_slices(const thaw_window *s, int64_t n, int slices) {
+    return takes_winograd(s) && thaw_winograd_sums_slices(s, n, slices);
+}
+
+void thaw_packed_weights(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy, float *dkernel,
+                         void *scratch) {
     if (takes_winograd(s))
-        thaw_winograd_weights(s, n, x, dy, dkernel, scratch);
+        thaw_winograd_weights(s, slices, start, x, dy, dkernel, scratch);
     else
-        thaw_panels_weights(s, n, x, dy, dkernel, scratch);
+        thaw_panels_weights(s, start[slices] - start[0], x, dy, dkernel, scratch);
 }
 
 size_t thaw_packed_scratch(const thaw_window *s, int64_t n) {

@@ -93,6 +93,16 @@ static void conv_backward_weights(const thaw_window *s, int64_t n, const float *
     }
 }
 
+static bool conv_sums_slices(const thaw_window *s, int64_t n, int slices) {
+    (void)s, (void)n;
+    return slices == 1;
+}
+
+static void conv_backward_slices(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy,
+                                 float *dkernel, void *scratch) {
+    conv_backward_weights(s, start[slices] - start[0], x, dy, dkernel, NULL, scratch);
+}
+
 /* The definitions need no other form of a kernel than its own. */
 static size_t conv_pack_floats(const thaw_window *s, bool backward) {
     (void)s, (void)backward;
@@ -118,6 +128,8 @@ void thaw_ref_conv(thaw_kernels *table) {
     table->conv_forward = conv_forward;
     table->conv_backward_data = conv_backward_data;
     table->conv_backward_weights = conv_backward_weights;
+    table->conv_sums_slices = conv_sums_slices;
+    table->conv_backward_slices = conv_backward_slices;
     table->conv_pack_floats = conv_pack_floats;
     table->conv_pack = conv_pack;
     table->conv_pools = conv_pools;

@@ -15,7 +15,10 @@ enum {
     LINE = 16,       /* floats of a line of the cache */
     PANEL_STEP = (THAW_DEPTH + 1) * THAW_PANEL, /* from panel to panel of a block: a row goes to all, so no power of two */
     GRADIENT_IN = 256, /* rows of dkernel, columns of dx in one piece */
-    GRADIENT_UNITS = 1024
+    GRADIENT_UNITS = 1024,
+    SLICED_IN = 64, SLICED_UNITS = 256, /* of a piece of dkernel whose slices are added in the cache of a core */
+    SLICED = SLICED_IN * SLICED_UNITS,
+    LEVELS = 3       /* sums that wait for others in a tree of slices */
 };
 
 static int64_t block_width(int64_t units) { return units >= 4096 ? 512 : units >= 1024 ? 256 : thaw_least(units, 64); }
@@ -37,7 +40,9 @@ static size_t dense_scratch(int64_t n, int64_t in, int64_t units) {
     (void)in;
     size_t forward = (size_t)(thaw_threads() * room_of(units).all) * sizeof(float);
     size_t sums = (size_t)(thaw_fast_sum_pieces(n, units) * units) * sizeof(double);
-    return forward > sums ? forward : sums;
+    size_t slices = (size_t)(thaw_threads() * (LEVELS + 1) * SLICED) * sizeof(float);
+    size_t most = forward > sums ? forward : sums;
+    return most > slices ? most : slices;
 }
 
 /* Rows [k0, k0+k) and columns [u0, u1) of the kernel, as panels (k, width). */
@@ -177,11 +182,53 @@ static void dense_backward_weights(int64_t n, int64_t in, int64_t units, const f
     }
 }
 
+static bool dense_sums_slices(int slices) { return slices <= 1 << LEVELS; }
+
+/* Rows [i0, i1), columns [u0, u1) of dkernel. Behind slice i all sums end of which it is the last, as many as i has ones at its
+ * end; those that wait for their right halves lie behind `piece`, one of each level. */
+static void piece_of_slices(int64_t in, int64_t units, int slices, const int64_t *start, const float *x, const float *dy,
+                            int64_t i0, int64_t i1, int64_t u0, int64_t u1, float *dkernel, float *piece) {
+    const int64_t width = u1 - u0, count = (i1 - i0) * width;
+    for (int slice = 0; slice < slices; slice++) {
+        const int64_t row = start[slice] - start[0], rows = start[slice + 1] - start[slice];
+        const int ended = __builtin_ctz(~(unsigned)slice);
+        if (rows == 0)
+            memset(piece, 0, (size_t)count * sizeof *piece);
+        else
+            cblas_sgemm(CblasRowMajor, CblasTrans, CblasNoTrans, (blasint)(i1 - i0), (blasint)width, (blasint)rows, 1.0f,
+                        x + row * in + i0, (blasint)in, dy + row * units + u0, (blasint)units, 0.0f, piece, (blasint)width);
+        for (int level = 0; level < ended; level++) {
+            const float *left = piece + (level + 1) * SLICED;
+            for (int64_t i = 0; i < count; i++)
+                piece[i] += left[i];
+        }
+        if (slice < slices - 1)
+            memcpy(piece + (ended + 1) * SLICED, piece, (size_t)count * sizeof *piece);
+    }
+    for (int64_t i = i0; i < i1; i++)
+        memcpy(dkernel + i * units + u0, piece + (i - i0) * width, (size_t)width * sizeof *piece);
+}
+
+static void dense_backward_slices(int64_t in, int64_t units, int slices, const int64_t *start, const float *x, const float *dy,
+                                  float *dkernel, void *scratch) {
+    const int64_t rows = thaw_ceil_div(in, SLICED_IN), columns = thaw_ceil_div(units, SLICED_UNITS);
+#pragma omp parallel for num_threads(thaw_threads()) schedule(dynamic)
+    for (int64_t item = 0; item < rows * columns; item++) {
+        thaw_progress();
+        const int64_t i0 = item / columns * SLICED_IN, u0 = item % columns * SLICED_UNITS;
+        piece_of_slices(in, units, slices, start, x, dy, i0, thaw_least(i0 + SLICED_IN, in), u0,
+                        thaw_least(u0 + SLICED_UNITS, units), dkernel,
+                        (float *)scratch + omp_get_thread_num() * (LEVELS + 1) * SLICED);
+    }
+}
+
 void thaw_fast_dense(thaw_kernels *table) {
     table->dense_scratch = dense_scratch;
     table->dense_forward = dense_forward;
     table->dense_backward_data = dense_backward_data;
     table->dense_backward_weights = dense_backward_weights;
+    table->dense_sums_slices = dense_sums_slices;
+    table->dense_backward_slices = dense_backward_slices;
 }
 
 const char *thaw_dense_algorithm(thaw_direction direction) {

@@ -50,9 +50,18 @@ static void dense_backward_weights(int64_t n, int64_t in, int64_t units, const f
     }
 }
 
+static bool dense_sums_slices(int slices) { return slices == 1; }
+
+static void dense_backward_slices(int64_t in, int64_t units, int slices, const int64_t *start, const float *x, const float *dy,
+                                  float *dkernel, void *scratch) {
+    dense_backward_weights(start[slices] - start[0], in, units, x, dy, dkernel, NULL, scratch);
+}
+
 void thaw_ref_dense(thaw_kernels *table) {
     table->dense_scratch = dense_scratch;
     table->dense_forward = dense_forward;
     table->dense_backward_data = dense_backward_data;
     table->dense_backward_weights = dense_backward_weights;
+    table->dense_sums_slices = dense_sums_slices;
+    table->dense_backward_slices = dense_backward_slices;
 }

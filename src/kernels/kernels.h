@@ -42,6 +42,12 @@ typedef struct thaw_kernels {
      * either may be NULL. */
     void (*conv_backward_weights)(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel,
                                   float *dbias, void *scratch);
+    /* dkernel of slices of the images, `slices` a power of two, slice i of images [start[i], start[i+1]), summed in a binary
+     * tree: the bits of both halves' sums added. Where conv_sums_slices says so of all their images together; else, and for
+     * dbias, the caller adds. */
+    bool (*conv_sums_slices)(const thaw_window *s, int64_t n, int slices);
+    void (*conv_backward_slices)(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy,
+                                 float *dkernel, void *scratch);
 
     /* A kernel that stays the same for several calls is packed once. backward: for the data gradient. Floats; 0: these
      * kernels have no packed form of this shape, and the two functions below are not for it. */
@@ -65,6 +71,9 @@ typedef struct thaw_kernels {
                                 bool accumulate, void *scratch);
     void (*dense_backward_weights)(int64_t n, int64_t in, int64_t units, const float *x, const float *dy,
                                    float *dkernel, float *dbias, void *scratch);
+    bool (*dense_sums_slices)(int slices); /* as above; start counts rows */
+    void (*dense_backward_slices)(int64_t in, int64_t units, int slices, const int64_t *start, const float *x, const float *dy,
+                                  float *dkernel, void *scratch);
 
     /* Max pooling; padding never wins. `argmax` (n,oh,ow,c) uint16 tap number kh_i*kw+kw_j, first maximum wins, may be
      * NULL (inference). */

@@ -22,8 +22,10 @@ typedef enum thaw_conv_mode { THAW_CONV_AUTO, THAW_CONV_DIRECT, THAW_CONV_WINOGR
 thaw_conv_mode thaw_conv_mode_get(void);
 const char *thaw_conv_mode_name(void);
 void thaw_conv_mode_set(thaw_conv_mode wish); /* for tests */
-/* dkernel by the inner kernels of isa.h; n > 0. */
-void thaw_packed_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch);
+/* dkernel by the inner kernels of isa.h of slices (several: where it sums them) of at least one image together. */
+bool thaw_packed_sums_slices(const thaw_window *s, int64_t n, int slices);
+void thaw_packed_weights(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy, float *dkernel,
+                         void *scratch);
 size_t thaw_packed_scratch(const thaw_window *s, int64_t n); /* of these, and of functions with a packed kernel */
 size_t thaw_packed_forward_scratch(const thaw_window *s);   /* of forward with a packed kernel */
 

@@ -10,7 +10,10 @@
  *                      of its own. What it transforms it uses itself: between cores that have no cache in common it would come
  *                      from far, and of shallow layers that is most of the time
  *     deep layers      whose sums are too large for that: all threads transform a block, then each multiplies parts (range of
- *                      input channels, panel of output channels, range of points) of it */
+ *                      input channels, panel of output channels, range of points) of it
+ *
+ * Where all images are one block of a deep layer, it may be given in slices: filters of a part are made of each slice and added
+ * while they are in the caches of a core. */
 #include <omp.h>
 #include <string.h>
 
@@ -27,7 +30,8 @@ enum {
     MANY_PARTS = 32,        /* with fewer, points are divided too */
     AHEAD = 8,              /* rows of dkernel that are fetched before they are written */
     GROUP_FLOATS = 6 << 20, /* sums of all groups */
-    FEW_GROUPS = 8, MANY_GROUPS = 32
+    FEW_GROUPS = 8, MANY_GROUPS = 32,
+    TAPS = 9, LEVELS = 3    /* sums that wait for others in a tree of slices */
 };
 
 typedef struct layout {
@@ -65,8 +69,8 @@ static layout layout_of(const thaw_window *s, int64_t n) {
     return l;
 }
 
-/* Of a thread: a tile of x or dy with zeros around it. */
-static int64_t room_floats(void) { return THAW_POINTS * RANGE; }
+/* Of a thread: a tile of x or dy with zeros around it; filters of a part that wait. */
+static int64_t room_floats(void) { return thaw_most(THAW_POINTS * RANGE, LEVELS * RANGE * TAPS * THAW_PANEL); }
 
 /* V and M of a block. */
 static int64_t block_floats(const layout *l) { return l->ranges * l->v + l->panels * l->m; }
@@ -101,33 +105,59 @@ static void transform(const thaw_isa *isa, const thaw_window *s, const layout *l
     }
 }
 
+/* A leaf of the tree over the slices, and the filters of a part that wait for their right halves: (levels, range, taps, width).
+ * Behind leaf i all sums end of which it is the last, as many as i has ones at its end. */
+typedef struct leaf {
+    int number, leaves;
+    float *waiting;
+} leaf;
+
+static const leaf WHOLE = {0, 1, NULL};
+
 /* Filters of a range and a panel from their sums (36, range, width). */
-static void make_filters(const thaw_isa *isa, const thaw_window *s, int64_t range, int64_t panel, const float *sum,
+static void make_filters(const thaw_isa *isa, const thaw_window *s, int64_t range, int64_t panel, const float *sum, leaf at,
                          float *dkernel) {
-    int64_t c0 = range * RANGE, co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
-    int64_t n = thaw_least(width, s->cout - co);
+    const int64_t c0 = range * RANGE, co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
+    const int64_t n = thaw_least(width, s->cout - co), taps = s->kh * s->kw;
+    const int ended = __builtin_ctz(~(unsigned)at.number);
+    const bool last = at.number == at.leaves - 1;
     for (int64_t c = 0; c < thaw_least(RANGE, s->cin - c0); c++) {
-        float taps[9 * THAW_PANEL], *to = dkernel + (c0 + c) * s->cout + co;
-        for (int64_t tap = 0; tap < s->kh * s->kw; tap++) { /* rows far apart: the processor does not see it coming */
+        float filters[TAPS * THAW_PANEL], *to = dkernel + (c0 + c) * s->cout + co;
+        for (int64_t tap = 0; tap < taps && last; tap++) { /* rows far apart: the processor does not see it coming */
             __builtin_prefetch(to + (tap * s->cin + AHEAD) * s->cout, 1, 2);
             __builtin_prefetch(to + (tap * s->cin + AHEAD) * s->cout + LINE, 1, 2);
         }
-        isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, sum_stride(width), width, taps, THAW_PANEL);
-        for (int64_t tap = 0; tap < s->kh * s->kw; tap++)
-            memcpy(to + tap * s->cin * s->cout, taps + tap * THAW_PANEL, (size_t)n * sizeof *taps);
+        isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, sum_stride(width), width, filters, width);
+        for (int level = 0; level < ended; level++) {
+            const float *left = at.waiting + (level * RANGE + c) * taps * width;
+            for (int64_t i = 0; i < taps * width; i++)
+                filters[i] += left[i];
+        }
+        for (int64_t tap = 0; tap < taps && last; tap++)
+            memcpy(to + tap * s->cin * s->cout, filters + tap * width, (size_t)n * sizeof *filters);
+        if (!last)
+            memcpy(at.waiting + (ended * RANGE + c) * taps * width, filters, (size_t)(taps * width) * sizeof *filters);
     }
 }
 
-/* A part of a block's dU, points [from, to): added to sum unless it is the first. */
-static void multiply_part(const thaw_isa *isa, const thaw_window *s, const layout *l, int64_t t0, int64_t count, int64_t range,
-                          int64_t panel, int64_t from, int64_t to, const float *v, const float *m, bool first, float *sum) {
+typedef struct transformed {
+    int64_t t0, count; /* tiles of a block */
+    const float *v, *m;
+} transformed;
+
+/* A part of dU of the tiles [from, to) of a block, points [first, last): added to sum or, where it is new, put there. */
+static void multiply_part(const thaw_isa *isa, const thaw_window *s, const layout *l, const transformed *b, int64_t from,
+                          int64_t to, int64_t range, int64_t panel, int64_t first, int64_t last, bool new, float *sum) {
     const int64_t width = thaw_panel_width(s->cout, panel), channels = thaw_least(RANGE, s->cin - range * RANGE);
     const int64_t stride = range_width(s, range) + LINE;
-    const int64_t v_point = thaw_point_stride(count * stride), m_point = thaw_point_stride(count * width);
-    for (int64_t point = from; point < to; point++)
-        isa->multiply_transposed(channels, width, thaw_point_rows(&l->t, t0, t0 + count, point),
-                                 v + range * l->v + point * v_point, stride, m + panel * l->m + point * m_point, width, !first,
+    const int64_t v_point = thaw_point_stride(b->count * stride), m_point = thaw_point_stride(b->count * width);
+    for (int64_t point = first; point < last; point++) {
+        const int64_t before = thaw_point_rows(&l->t, b->t0, from, point);
+        isa->multiply_transposed(channels, width, thaw_point_rows(&l->t, from, to, point),
+                                 b->v + range * l->v + point * v_point + before * stride, stride,
+                                 b->m + panel * l->m + point * m_point + before * width, width, !new,
                                  sum + point * sum_stride(width), width);
+    }
 }
 
 static void by_groups(const thaw_window *s, const layout *l, const float *x, const float *dy, float *dkernel, float *scratch) {
@@ -147,8 +177,8 @@ static void by_groups(const thaw_window *s, const layout *l, const float *x, con
                     transform(isa, s, l, t0, i, count, x, dy, v, m, room);
                 for (int64_t part = 0; part < parts; part++) {
                     thaw_progress();
-                    multiply_part(isa, s, l, t0, count, part / l->panels, part % l->panels, 0, l->t.points, v, m,
-                                  block == first, sums + (group * parts + part) * l->sum);
+                    multiply_part(isa, s, l, &(transformed){t0, count, v, m}, t0, t0 + count, part / l->panels, part % l->panels,
+                                  0, l->t.points, block == first, sums + (group * parts + part) * l->sum);
                 }
             }
         }
@@ -165,12 +195,24 @@ static void by_groups(const thaw_window *s, const layout *l, const float *x, con
                     for (int64_t i = 0; i < filled; i++)
                         to[i] += from[i];
                 }
-            make_filters(isa, s, part / l->panels, part % l->panels, sum, dkernel);
+            make_filters(isa, s, part / l->panels, part % l->panels, sum, WHOLE, dkernel);
         }
     }
 }
 
-static void by_parts(const thaw_window *s, const layout *l, const float *x, const float *dy, float *dkernel, float *scratch) {
+/* A part of the only block: filters of the slices, added in a tree. */
+static void part_of_slices(const thaw_isa *isa, const thaw_window *s, const layout *l, const transformed *b, int slices,
+                           const int64_t *start, int64_t part, float *sum, float *waiting, float *dkernel) {
+    const int64_t of_image = l->t.rows * l->t.columns;
+    for (int i = 0; i < slices; i++) {
+        multiply_part(isa, s, l, b, (start[i] - start[0]) * of_image, (start[i + 1] - start[0]) * of_image, part / l->panels,
+                      part % l->panels, 0, l->t.points, true, sum);
+        make_filters(isa, s, part / l->panels, part % l->panels, sum, (leaf){i, slices, waiting}, dkernel);
+    }
+}
+
+static void by_parts(const thaw_window *s, const layout *l, int slices, const int64_t *start, const float *x, const float *dy,
+                     float *dkernel, float *scratch) {
     const thaw_isa *isa = thaw_isa_get();
     const int64_t parts = l->ranges * l->panels;
     float *v = scratch, *m = v + l->ranges * l->v, *sums = m + l->panels * l->m, *rooms = sums + l->kept * l->sum;
@@ -189,19 +231,33 @@ static void by_parts(const thaw_window *s, const layout *l, const float *x, cons
                 thaw_progress();
                 int64_t part = item / l->point_groups, from = item % l->point_groups * l->points;
                 float *sum = sums + (l->kept == parts ? part : thread) * l->sum;
-                multiply_part(isa, s, l, t0, count, part / l->panels, part % l->panels, from, from + l->points, v, m, block == 0,
-                              sum);
+                const transformed b = {t0, count, v, m};
+                if (slices > 1) {
+                    part_of_slices(isa, s, l, &b, slices, start, part, sum, rooms + thread * room_floats(), dkernel);
+                    continue;
+                }
+                multiply_part(isa, s, l, &b, t0, t0 + count, part / l->panels, part % l->panels, from, from + l->points,
+                              block == 0, sum);
                 if (l->fused && block == l->blocks - 1)
-                    make_filters(isa, s, part / l->panels, part % l->panels, sum, dkernel);
+                    make_filters(isa, s, part / l->panels, part % l->panels, sum, WHOLE, dkernel);
             }
         }
     }
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t part = 0; part < (l->fused ? 0 : parts); part++)
-        make_filters(isa, s, part / l->panels, part % l->panels, sums + part * l->sum, dkernel);
+        make_filters(isa, s, part / l->panels, part % l->panels, sums + part * l->sum, WHOLE, dkernel);
 }
 
-void thaw_winograd_weights(const thaw_window *s, int64_t n, const float *x, const float *dy, float *dkernel, void *scratch) {
+bool thaw_winograd_sums_slices(const thaw_window *s, int64_t n, int slices) {
     const layout l = layout_of(s, n);
-    (l.groups ? by_groups : by_parts)(s, &l, x, dy, dkernel, scratch);
+    return slices == 1 || (l.groups == 0 && l.fused && l.blocks == 1 && slices <= 1 << LEVELS);
+}
+
+void thaw_winograd_weights(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy,
+                           float *dkernel, void *scratch) {
+    const layout l = layout_of(s, start[slices] - start[0]);
+    if (l.groups)
+        by_groups(s, &l, x, dy, dkernel, scratch);
+    else
+        by_parts(s, &l, slices, start, x, dy, dkernel, scratch);
 }

@@ -88,6 +88,40 @@ static void test_threads_and_batch_never_change_bits(void **state) {
     }
 }
 
+/* A gradient by slices has the bits of its halves added, whatever the number of threads; empty slices count as zeros. */
+static void test_slices(void **state) {
+    (void)state;
+    const thaw_kernels *fast = thaw_kernels_fast();
+    static const int64_t start[] = {2, 5, 5, 6, 10, 11, 13, 13, 16}; /* not the first rows */
+    for (int i = 0; i < SHAPES; i++) {
+        const int64_t in = shapes[i][0], units = shapes[i][1], size = in * units;
+        float *x = fractions(16 * in), *dy = fractions(16 * units), *leaf[8], *got = unset(size), *plain = unset(size);
+        for (int threads = 1; threads <= 3; threads++) {
+            thaw_threads_set(threads);
+            void *scratch = scratch_of(fast->dense_scratch(16, in, units));
+            for (int slice = 0; slice < 8; slice++) {
+                const int64_t from = start[slice];
+                leaf[slice] = unset(size);
+                fast->dense_backward_slices(in, units, 1, start + slice, x + from * in, dy + from * units, leaf[slice], scratch);
+                fast->dense_backward_weights(start[slice + 1] - from, in, units, x + from * in, dy + from * units, plain, NULL,
+                                             scratch);
+                assert_near(leaf[slice], plain, size, 1e-6, "one slice");
+            }
+            for (int half = 1; half < 8; half *= 2)
+                for (int slice = 0; slice < 8; slice += 2 * half)
+                    fast->add_forward(size, leaf[slice], leaf[slice + half], leaf[slice]);
+            assert_true(fast->dense_sums_slices(8));
+            fast->dense_backward_slices(in, units, 8, start, x + start[0] * in, dy + start[0] * units, got, scratch);
+            assert_memory_equal(got, leaf[0], (size_t)size * sizeof *got);
+            for (int slice = 0; slice < 8; slice++)
+                thaw_free(leaf[slice]);
+            thaw_free(scratch);
+        }
+        thaw_free(x), thaw_free(dy), thaw_free(got), thaw_free(plain);
+    }
+    thaw_threads_set(2);
+}
+
 static void test_table(void **state) {
     (void)state;
     assert_string_equal(thaw_kernels_reference()->name, "reference");
@@ -110,6 +144,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fast_equals_reference),
         cmocka_unit_test(test_threads_and_batch_never_change_bits),
+        cmocka_unit_test(test_slices),
         cmocka_unit_test(test_table),
     };
     unsetenv("THAW_KERNELS");

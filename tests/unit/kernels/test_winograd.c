@@ -297,10 +297,62 @@ static void test_scratch(void **state) {
     thaw_threads_set(2);
 }
 
+/* What conv_backward_slices gives for slices [0, slices), made of calls with one. */
+static void tree_of(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy, float *to,
+                    void *scratch) {
+    const thaw_kernels *fast = thaw_kernels_fast();
+    const int64_t size = s->kh * s->kw * s->cin * s->cout;
+    if (slices == 1) {
+        fast->conv_backward_weights(s, start[1] - start[0], x + start[0] * s->h * s->w * s->cin,
+                                    dy + start[0] * s->oh * s->ow * s->cout, to, NULL, scratch);
+        return;
+    }
+    float *right = unset(size);
+    tree_of(s, slices / 2, start, x, dy, to, scratch);
+    tree_of(s, slices / 2, start + slices / 2, x, dy, right, scratch);
+    fast->add_forward(size, to, right, to);
+    thaw_free(right);
+}
+
+/* A gradient by slices has the bits of its halves added, whatever the number of threads; empty slices count as zeros. */
+static void test_slices(void **state) {
+    (void)state;
+    const thaw_kernels *fast = thaw_kernels_fast();
+    const thaw_window list[] = {window_of(9, 10, 150, 1000, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1),
+                                window_of(3, 9, 130, 560, 1, 7, 1, 1, 1, 1, 0, 0, 3, 3)};
+    const int64_t starts[][9] = {{0, 1, 2, 3, 4, 6, 7, 9, 11}, {0, 2, 2, 3, 5, 5, 6, 8, 8}};
+    for (int i = 0; i < 4; i++) {
+        const thaw_window *s = &list[i / 2];
+        const int64_t *start = starts[i % 2], n = start[8], size = s->kh * s->kw * s->cin * s->cout;
+        float *x = normal(n * s->h * s->w * s->cin, 1.0, true), *dy = normal(n * s->oh * s->ow * s->cout, 1.0, false);
+        float *want = unset(size), *got = unset(size);
+        for (int slices = 8; slices >= 1; slices /= 2)
+            for (int threads = 1; threads <= 3; threads++) {
+                const int64_t *from = start + 8 - slices; /* not the first images alone */
+                if (from[slices] == from[0])
+                    continue;
+                thaw_threads_set(threads);
+                void *scratch = scratch_of(fast->conv_scratch(s, n));
+                tree_of(s, slices, from, x, dy, want, scratch);
+                assert_true(fast->conv_sums_slices(s, from[slices] - from[0], slices));
+                fast->conv_backward_slices(s, slices, from, x + from[0] * s->h * s->w * s->cin,
+                                           dy + from[0] * s->oh * s->ow * s->cout, got, scratch);
+                assert_memory_equal(got, want, (size_t)size * sizeof *got);
+                thaw_free(scratch);
+            }
+        assert_false(fast->conv_sums_slices(s, n, 16));
+        thaw_free(x), thaw_free(dy), thaw_free(want), thaw_free(got);
+    }
+    thaw_threads_set(2);
+    const thaw_window shallow = window_of(20, 20, 32, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
+    assert_false(fast->conv_sums_slices(&shallow, 8, 2));
+    assert_false(thaw_kernels_reference()->conv_sums_slices(&list[0], 8, 2));
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_errors), cmocka_unit_test(test_choice),
-                                       cmocka_unit_test(test_pooled),
-                                       cmocka_unit_test(test_scratch)};
+                                       cmocka_unit_test(test_pooled), cmocka_unit_test(test_scratch),
+                                       cmocka_unit_test(test_slices)};
     thaw_kernels_init();
     thaw_threads_set(2);
     return cmocka_run_group_tests(tests, NULL, NULL);
