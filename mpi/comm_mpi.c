@@ -28,6 +28,7 @@ struct thaw_comm {
     bool even;         /* thaw_comm_even */
     thaw_comm *across; /* one of each host, for exchange alone */
     thaw_node_window *windows;
+    thaw_word_sum words;
     int rank, size;
     int local_rank, local_size, hosts;
     bool part; /* of another one, which ends MPI */
@@ -145,6 +146,7 @@ thaw_status thaw_comm_init(thaw_comm **out, int *argc, char ***argv) {
         return thaw_fail(THAW_RESOURCE, "not enough memory to start on at least one rank");
     }
     comm->part = false;
+    comm->words = (thaw_word_sum){0};
     MPI_Comm_dup(MPI_COMM_WORLD, &comm->world);
     MPI_Comm_dup(MPI_COMM_WORLD, &comm->exchange);
     MPI_Comm_rank(comm->world, &comm->rank);
@@ -244,6 +246,11 @@ thaw_node_window **thaw_comm_windows(const thaw_comm *comm) { return (thaw_node_
 bool thaw_comm_even(const thaw_comm *comm) { return comm->even; }
 thaw_comm *thaw_comm_across(const thaw_comm *comm) { return comm->across; }
 
+thaw_word_sum *thaw_comm_word_sum(thaw_comm *comm) {
+    comm->words.world = comm->world;
+    return &comm->words;
+}
+
 int thaw_comm_rank(const thaw_comm *comm) { return comm->rank; }
 int thaw_comm_size(const thaw_comm *comm) { return comm->size; }
 int thaw_comm_local_rank(const thaw_comm *comm) { return comm->local_rank; }
@@ -288,12 +295,15 @@ thaw_status thaw_comm_broadcast_buffer(thaw_comm *comm, void **data, size_t *byt
     return status;
 }
 
-thaw_status thaw_comm_sum(thaw_comm *comm, double *values, size_t count) {
-    reduce(comm, values, count, MPI_DOUBLE, sizeof *values, MPI_SUM);
-    /* x + y of two NaN takes sign and payload from the operand that stands first, which differs between partners. */
+void thaw_comm_one_nan(double *values, size_t count) {
     for (size_t i = 0; i < count; i++)
         if (isnan(values[i]))
             values[i] = (double)NAN;
+}
+
+thaw_status thaw_comm_sum(thaw_comm *comm, double *values, size_t count) {
+    reduce(comm, values, count, MPI_DOUBLE, sizeof *values, MPI_SUM);
+    thaw_comm_one_nan(values, count);
     return THAW_OK;
 }
 

@@ -28,6 +28,18 @@ thaw_node_window **thaw_comm_windows(const thaw_comm *comm);
 bool thaw_comm_even(const thaw_comm *comm);
 /* Then the ranks of all hosts that have this rank's place on theirs; NULL: one host. */
 thaw_comm *thaw_comm_across(const thaw_comm *comm);
+/* A sum of thaw_comm_sum_begin. */
+typedef struct thaw_word_sum {
+    MPI_Comm world;
+    double *values, *room;
+    int count, round, pending; /* pending: messages of the round that have not ended */
+    bool busy, adds;           /* adds: what the round brings is to be added */
+    MPI_Request requests[2];
+} thaw_word_sum;
+
+thaw_word_sum *thaw_comm_word_sum(thaw_comm *comm);
+/* One kind of NaN: x + y of two takes sign and payload from the operand that stands first, which differs between partners. */
+void thaw_comm_one_nan(double *values, size_t count);
 /* The ranks of this host, in the order of their ranks. */
 MPI_Comm thaw_comm_local_world(const thaw_comm *comm);
 

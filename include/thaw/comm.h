@@ -72,6 +72,13 @@ thaw_status thaw_comm_broadcast_buffer(thaw_comm *comm, void **data, size_t *byt
 thaw_status thaw_comm_sum(thaw_comm *comm, double *values, size_t count);
 thaw_status thaw_comm_max(thaw_comm *comm, double *values, size_t count);
 
+/* The sum of a few values that moves on while the caller computes: begin returns at once, poll looks and never waits, end waits;
+ * values are the sums then. One at a time; begun and ended by all ranks, other collectives in between in the same order.
+ * [in,out] room: (count), which with the values is borrowed until end. */
+void thaw_comm_sum_begin(thaw_comm *comm, double *values, double *room, size_t count);
+void thaw_comm_sum_poll(thaw_comm *comm);
+void thaw_comm_sum_end(thaw_comm *comm);
+
 /* all[r*bytes ...] receives `bytes` bytes of rank r, in rank order, on every rank. Collective. */
 thaw_status thaw_comm_allgather(thaw_comm *comm, const void *mine, size_t bytes, void *all);
 

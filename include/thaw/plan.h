@@ -42,7 +42,8 @@ typedef struct thaw_plan_tensor {
 typedef struct thaw_plan_memory {
     size_t weights, packed, gradients, optimizer, prefix, boundary, suffix, scratch, input;
     size_t constants; /* of weights and packed: what a stage leaves alone */
-    size_t updated;   /* of weights, packed and optimizer: what an update changes. The ranks of a host may have both in common */
+    size_t updated;   /* of weights, packed and optimizer: what an update changes; 0: so little that each rank updates its own
+                       * copy, and none waits for another. The ranks of a host may have both in common */
 } thaw_plan_memory;
 
 struct thaw_tape;

@@ -27,6 +27,13 @@ typedef struct recorder {
     bool whole; /* every operation of every phase was seen */
 } recorder;
 
+/* Inside of operations. */
+static void progress(void *payload) {
+    recorder *r = payload;
+    thaw_exchange_poll(r->exchange);
+    thaw_comm_sum_poll(r->comm);
+}
+
 static void hook_poll(void *payload) {
     recorder *r = payload;
     const double now = thaw_clock();
@@ -35,13 +42,7 @@ static void hook_poll(void *payload) {
     r->n++;
     r->last = now;
     if (r->exchange)
-        thaw_exchange_poll(r->exchange);
-}
-
-/* Inside of operations. */
-static void progress(void *payload) {
-    recorder *r = payload;
-    thaw_exchange_poll(r->exchange);
+        progress(r);
 }
 
 /* The phase of `room` operations begins; the one before has ended. */
@@ -295,16 +296,17 @@ static void run_prefix(steps *s, double *seconds_of, double *seconds) {
 /* One step as training does it, without loader. */
 static thaw_status one_step(steps *s, int64_t at) {
     enum { CONTROL_WORDS = 8 }; /* as many as training sums in each step, about */
+    thaw_comm *comm = s->bench->app->comm;
     const int64_t images = s->bench->batch;
     const bool ahead = s->bench->run_ahead;
     const int operations = s->n_prefix + s->n_forward + s->n_backward;
-    const double ranks = (double)thaw_comm_size(s->bench->app->comm);
+    const double ranks = (double)thaw_comm_size(comm);
     const thaw_draws draws = {0, 0, s->samples};
-    double times[7], prefix = 0.0, control[CONTROL_WORDS] = {0};
+    double times[7], prefix = 0.0, control[2][CONTROL_WORDS] = {{0}};
     thaw_sums sums = {0};
     double *seconds_of = s->all + at * operations;
     if (!ahead)
-        thaw_comm_barrier(s->bench->app->comm);
+        thaw_comm_barrier(comm);
     times[0] = thaw_clock();
     if (!s->ready)
         run_prefix(s, seconds_of, &prefix);
@@ -317,17 +319,20 @@ static thaw_status one_step(steps *s, int64_t at) {
     times[3] = begin_phase(&s->record, seconds_of + s->n_prefix + s->n_forward, s->n_backward);
     thaw_engine_backward(s->engine);
     times[4] = begin_phase(&s->record, NULL, 0);
+    if (ahead)
+        thaw_comm_sum_begin(comm, control[0], control[1], CONTROL_WORDS);
     if (ahead && thaw_exchange_overlaps(s->exchange))
         run_prefix(s, seconds_of, &prefix);
     times[5] = thaw_clock();
-    thaw_status exchanged = thaw_exchange_finish(s->exchange);
-    if (ahead && exchanged == THAW_OK)
-        exchanged = thaw_comm_sum(s->bench->app->comm, control, CONTROL_WORDS);
+    const thaw_status exchanged = thaw_exchange_finish(s->exchange);
+    if (ahead)
+        thaw_comm_sum_end(comm);
     times[6] = thaw_clock();
     thaw_update_step(&s->update, s->engine, s->optimizer, s->gradients, s->segments, s->plan->n_tensors);
     const double end = thaw_clock();
-    const double phases[6] = {prefix,              times[2] - times[1], times[3] - times[2], times[4] - times[3],
-                              times[6] - times[5], end - times[6]};
+    const double met = s->update.waited;
+    const double phases[6] = {prefix, times[2] - times[1], times[3] - times[2], times[4] - times[3],
+                              times[6] - times[5] + met, end - times[6] - met};
     s->seconds[at] = end - times[0];
     for (int i = 0; i < 6; i++)
         s->phases[i][at] = phases[i];
@@ -359,6 +364,18 @@ static void settle_steps(steps *s) {
     bench->hidden = (double)thaw_exchange_hidden(s->exchange) / summed;
 }
 
+/* Seconds of steps over ranks: of the slowest; their mean where ranks run ahead, which are not in the same step at one time. */
+static thaw_status seconds_of_ranks(steps *s) {
+    thaw_comm *comm = s->bench->app->comm;
+    const int64_t repeat = s->bench->repeat;
+    if (!s->bench->run_ahead)
+        return thaw_comm_max(comm, s->seconds, (size_t)repeat);
+    THAW_TRY(thaw_comm_sum(comm, s->seconds, (size_t)repeat));
+    for (int64_t i = 0; i < repeat; i++)
+        s->seconds[i] /= thaw_comm_size(comm);
+    return THAW_OK;
+}
+
 thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {
     thaw_comm *comm = bench->app->comm;
     steps s = {.bench = bench, .model = model, .plan = plan, .record = {.comm = comm, .whole = true}};
@@ -376,10 +393,13 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
     if (thaw_comm_size(comm) > 1)
         thaw_progress_set(progress, &s.record);
     s.record.exchange = s.exchange;
-    for (int64_t run = -1; run < bench->repeat; run++) /* the first touches all memory and is not counted */
-        THAW_GOTO(thaw_comm_agree(comm, one_step(&s, run < 0 ? 0 : run)));
+    for (int64_t run = -1; run < bench->repeat; run++) { /* the first touches all memory and is not counted */
+        const thaw_status now = one_step(&s, run < 0 ? 0 : run);
+        status = status == THAW_OK ? now : status; /* a step of its own does not wait for others to agree either */
+    }
+    THAW_GOTO(thaw_comm_agree(comm, status));
     bench->has_layers = bench->has_layers && !bench->run_ahead && s.record.whole;
-    THAW_GOTO(thaw_comm_max(comm, s.seconds, (size_t)bench->repeat));
+    THAW_GOTO(seconds_of_ranks(&s));
     settle_steps(&s);
 out:
     thaw_progress_set(NULL, NULL);

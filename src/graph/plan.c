@@ -12,6 +12,9 @@
 /* Bucket size of the exchange: large enough to amortise latency, small enough to start while backward still runs. */
 #define BUCKET_FLOATS ((size_t)1 << 20)
 
+/* Bytes of weights, packs and slots from which the ranks of a host update parts of one copy. */
+#define SHARED_UPDATE ((size_t)2 << 20)
+
 /* Activations of a prefix whose results go into the boundary: large enough for many threads, and no share of memory that
  * training would miss. */
 #define PREFIX_BYTES ((size_t)256 << 20)
@@ -134,6 +137,8 @@ static void set_figures(thaw_plan *plan, const thaw_plan_request *request) {
     m->gradients = plan->count * sizeof(float);
     m->optimizer = plan->count * sizeof(float) * (size_t)request->optimizer_slots;
     m->updated = (plan->count + thaw_plan_packs(plan)) * sizeof(float) + m->optimizer;
+    if (m->updated < SHARED_UPDATE)
+        m->updated = 0;
     m->prefix = prefix->arena_bytes;
     for (int i = 0; i < plan->n_boundary; i++)
         m->boundary += images * (size_t)thaw_shape_count(&model->nodes[plan->boundary[i]].shape) * sizeof(float);

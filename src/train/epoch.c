@@ -87,10 +87,10 @@ static void prepare(thaw_run *run, start *next) {
     double mark = thaw_clock();
     next->batch = (thaw_batch){0};
     next->status = thaw_loader_next(run->loader, &next->batch);
-    thaw_exchange_poll(run->exchange);
+    thaw_stage_poll(run);
     if (next->status == THAW_OK && thaw_cache_on(run->cache))
         next->status = thaw_cache_load(run->cache, next->batch.n, next->batch.samples, run->at.total_epochs);
-    thaw_exchange_poll(run->exchange);
+    thaw_stage_poll(run);
     if (next->status != THAW_OK) {
         snprintf(next->message, sizeof next->message, "%s", thaw_message());
         next->batch.n = 0;
@@ -151,7 +151,14 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
     for (int p = 0; p < parts; p++)
         mine = compute_part(run, begin, images, p, parts, mine);
 
+    control[CONTROL_FAILED] = mine != THAW_OK;
     control[CONTROL_STOP] = thaw_stop_wanted(run, step + 1);
+    control[CONTROL_CHECKPOINT] = thaw_comm_rank(run->comm) == 0 && job->checkpoint_minutes > 0.0 &&
+                                  thaw_clock() - run->last_checkpoint > 60.0 * job->checkpoint_minutes;
+    for (int i = 0; i < run->cut.slices.total; i++)
+        control[CONTROL_NONFINITE] += !isfinite(run->cut.sums[i].loss);
+    /* Before the next prefix, so that no rank waits for one that is less than a prefix behind. */
+    thaw_cut_reduce_begin(&run->cut, run->comm, control, CONTROL_WORDS);
     bool last = step + 1 == thaw_batches(run->train->n, job->batch_size);
     if (mine == THAW_OK && !last && control[CONTROL_STOP] == 0.0 && thaw_exchange_overlaps(run->exchange))
         prepare(run, begin);
@@ -159,16 +166,10 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
     thaw_status exchanged = thaw_exchange_finish(run->exchange);
     tally->exchanged += (int64_t)(thaw_exchange_bytes(run->exchange) - handed_before);
     tally->hidden += (int64_t)(thaw_exchange_hidden(run->exchange) - hidden_before);
-    control[CONTROL_FAILED] = mine != THAW_OK;
-    control[CONTROL_CHECKPOINT] = thaw_comm_rank(run->comm) == 0 && job->checkpoint_minutes > 0.0 &&
-                                  thaw_clock() - run->last_checkpoint > 60.0 * job->checkpoint_minutes;
-    for (int i = 0; i < run->cut.slices.total; i++)
-        control[CONTROL_NONFINITE] += !isfinite(run->cut.sums[i].loss);
-    thaw_status reduced = thaw_cut_reduce(&run->cut, run->comm, control, CONTROL_WORDS, &sums);
+    thaw_cut_reduce_end(&run->cut, run->comm, control, CONTROL_WORDS, &sums);
     tally->other += run->cut.n_words * (int64_t)sizeof(double);
     t->wait += lap(&mark);
     THAW_TRY(exchanged);
-    THAW_TRY(reduced);
     THAW_TRY(run->exchange_status);
     if (control[CONTROL_FAILED] > 0.0)
         return thaw_comm_agree(run->comm, mine);
@@ -189,7 +190,8 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
     tally->steps++;
     *save = control[CONTROL_CHECKPOINT] > 0.0;
     *stop = control[CONTROL_STOP] > 0.0;
-    t->update += lap(&mark);
+    t->wait += run->update.waited;
+    t->update += lap(&mark) - run->update.waited;
     return THAW_OK;
 }
 
@@ -259,7 +261,8 @@ thaw_status thaw_epoch_validate(thaw_run *run, thaw_sums *sums) {
     }
     THAW_TRY(thaw_comm_agree(run->comm, status));
     double no_words[THAW_CONTROL_WORDS] = {0};
-    THAW_TRY(thaw_cut_reduce(&run->cut, run->comm, no_words, THAW_CONTROL_WORDS, sums));
+    thaw_cut_reduce_begin(&run->cut, run->comm, no_words, THAW_CONTROL_WORDS);
+    thaw_cut_reduce_end(&run->cut, run->comm, no_words, THAW_CONTROL_WORDS, sums);
     if (!thaw_cache_on(run->validation_cache))
         THAW_TRY(thaw_cache_tell_rounding(run, run->validation_cache));
     run->epoch_tally.other += run->cut.n_words * (int64_t)sizeof(double);

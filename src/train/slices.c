@@ -74,7 +74,7 @@ thaw_status thaw_cut_create(thaw_cut *cut, const thaw_job *job, int rank, int ra
     }
     cut->start = thaw_calloc((size_t)cut->slices.count + 1, sizeof *cut->start);
     cut->sums = thaw_calloc((size_t)slices, sizeof *cut->sums);
-    cut->words = thaw_calloc((size_t)cut->n_words, sizeof *cut->words);
+    cut->words = thaw_calloc(2 * (size_t)cut->n_words, sizeof *cut->words);
     cut->slices.start = cut->start;
     if (!cut->start || !cut->sums || !cut->words)
         return thaw_fail(THAW_RESOURCE, "no memory for the sums of %d slices of a batch", slices);
@@ -108,15 +108,18 @@ thaw_status thaw_cut_objective(thaw_cut *cut, const thaw_objective *objective, c
     return status;
 }
 
-thaw_status thaw_cut_reduce(thaw_cut *cut, thaw_comm *comm, double *head, int n_head, thaw_sums *total) {
-    double sums[WORDS] = {0};
+void thaw_cut_reduce_begin(thaw_cut *cut, thaw_comm *comm, const double *head, int n_head) {
     memcpy(cut->words, head, (size_t)n_head * sizeof *head);
     memcpy(cut->words + n_head, cut->sums, (size_t)cut->slices.total * sizeof *cut->sums);
-    THAW_TRY(thaw_comm_sum(comm, cut->words, (size_t)cut->n_words));
+    thaw_comm_sum_begin(comm, cut->words, cut->words + cut->n_words, (size_t)cut->n_words);
+}
+
+void thaw_cut_reduce_end(thaw_cut *cut, thaw_comm *comm, double *head, int n_head, thaw_sums *total) {
+    double sums[WORDS] = {0};
+    thaw_comm_sum_end(comm);
     memcpy(head, cut->words, (size_t)n_head * sizeof *head);
     for (int slice = 0; slice < cut->slices.total; slice++) /* others' sums have been zero: each is one rank's */
         for (int i = 0; i < WORDS; i++)
             sums[i] += cut->words[n_head + slice * WORDS + i];
     memcpy(total, sums, sizeof *total);
-    return THAW_OK;
 }

@@ -20,7 +20,7 @@ typedef struct thaw_cut {
     thaw_slices slices; /* of the batch under way */
     int64_t *start;     /* slices.count + 1 */
     thaw_sums *sums;    /* slices.total */
-    double *words;      /* head, then sums, as they are reduced */
+    double *words;      /* (2, n_words): head, then sums, as they are reduced; and room for that */
     int64_t n_words;
 } thaw_cut;
 
@@ -33,6 +33,8 @@ void thaw_cut_clear(thaw_cut *cut); /* the sums */
 /* thaw_objective_batch for each slice, into its sums. */
 thaw_status thaw_cut_objective(thaw_cut *cut, const thaw_objective *objective, const float *z, const float *y, double scale,
                                float *dz);
-/* Reduces head (n_head) and sums over the ranks; returns the total of the sums. Collective. */
-thaw_status thaw_cut_reduce(thaw_cut *cut, thaw_comm *comm, double *head, int n_head, thaw_sums *total);
+/* Reduces head (n_head) and sums over the ranks, from begin to end, while the caller computes (thaw_comm_sum_begin). [out] head,
+ * total: all ranks' head; the total of the sums. Collective. */
+void thaw_cut_reduce_begin(thaw_cut *cut, thaw_comm *comm, const double *head, int n_head);
+void thaw_cut_reduce_end(thaw_cut *cut, thaw_comm *comm, double *head, int n_head, thaw_sums *total);
 #endif

@@ -10,10 +10,11 @@
 #include "train/record.h"
 #include "train/run.h"
 
-static void hook_poll(void *payload) {
+void thaw_stage_poll(void *payload) {
     thaw_run *run = payload;
     if (run->exchange)
         thaw_exchange_poll(run->exchange);
+    thaw_comm_sum_poll(run->comm);
 }
 
 /* out = a + b (count); a NULL: out = b. */
@@ -131,7 +132,7 @@ static thaw_status share_with_host(thaw_run *run) {
     double share = run->common || run->plan->memory.constants == 0; /* not on a host with one rank, which goes along */
     THAW_TRY(thaw_comm_max(run->comm, &share, 1));
     THAW_TRY(thaw_update_create(&run->update, run->plan, run->comm, share > 0.0));
-    if (!run->update.common) {
+    if (!run->update.common && run->plan->memory.updated > 0) {
         thaw_common_free(run->common);
         run->common = NULL;
     }
@@ -257,15 +258,16 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_comm_same(run->comm, "the plan of the stage", thaw_plan_hash(plan), THAW_REPLICAS));
     THAW_TRY(thaw_stage_sharers(&sharers, run->comm));
     THAW_TRY(share_with_host(run));
-    run->memory = thaw_stage_memory_of(plan, run->job, (int)run->at.stage, thaw_comm_size(run->comm),
-                                       run->update.common ? sharers : 1, &run->samples, run->program);
-    if (sharers > 1 && !run->update.common) /* no room in common: more than was looked for at the start */
+    const bool common = (run->common || plan->memory.constants == 0) && (run->update.common || plan->memory.updated == 0);
+    run->memory = thaw_stage_memory_of(plan, run->job, (int)run->at.stage, thaw_comm_size(run->comm), common ? sharers : 1,
+                                       &run->samples, run->program);
+    if (sharers > 1 && !common) /* no room in common: more than was looked for at the start */
         THAW_TRY(thaw_comm_agree(run->comm, thaw_memory_fits(run->memory.total, run->comm, stage->name)));
     run->gradients = thaw_job_exchange(run->job) == THAW_EXCHANGE_AUTO ? thaw_comm_alloc_common(run->comm, plan->count)
                                                                        : thaw_comm_alloc(run->comm, plan->count);
     if (run->job->accumulate > 1 && !(run->earlier = thaw_calloc(plan->count, sizeof *run->earlier)))
         status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of earlier parts of a batch");
-    run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run,
+    run->hooks = (thaw_hooks){thaw_stage_poll, hook_bucket_ready, hook_reduce_sum, run,
                               plan->slices > 1 ? &run->cut.slices : NULL, run->common ? &run->constants : NULL,
                               run->update.common ? &run->update.packs : NULL};
     if (!run->gradients)
@@ -283,7 +285,7 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets,
                                   thaw_job_exchange(run->job)));
     if (thaw_comm_size(run->comm) > 1)
-        thaw_progress_set(hook_poll, run); /* inside of kernels, and while batches are waited for */
+        thaw_progress_set(thaw_stage_poll, run); /* inside of kernels, and while batches are waited for */
     if (fresh) {
         thaw_decisions_stage(&run->decisions);
         run->stage_tally = (thaw_tally){0};

@@ -1,5 +1,6 @@
 #include "train/update.h"
 
+#include "base/clock.h"
 #include "base/memory.h"
 
 thaw_host_block thaw_host_block_of(const thaw_common *common) {
@@ -26,7 +27,7 @@ static thaw_status find_common(thaw_update *u, const thaw_plan *plan) {
 
 thaw_status thaw_update_create(thaw_update *u, const thaw_plan *plan, thaw_comm *comm, bool share) {
     *u = (thaw_update){.comm = comm, .mine = THAW_WHOLE};
-    if (share && plan->count > 0 && thaw_comm_size(comm) > thaw_comm_hosts(comm))
+    if (share && plan->memory.updated > 0 && thaw_comm_size(comm) > thaw_comm_hosts(comm))
         THAW_TRY(find_common(u, plan));
     if (!u->common) /* on a host with one rank, or everywhere */
         u->parameters = thaw_calloc(plan->count, sizeof *u->parameters);
@@ -42,19 +43,26 @@ void thaw_update_free(thaw_update *u) {
     *u = (thaw_update){0};
 }
 
+static void meet(thaw_update *u) {
+    const double began = thaw_clock();
+    thaw_common_meet(u->common);
+    u->waited += thaw_clock() - began;
+}
+
 void thaw_update_step(thaw_update *u, thaw_engine *engine, thaw_optimizer *optimizer, float *gradients,
                       const thaw_segment *segments, int n_segments) {
+    u->waited = 0.0;
     thaw_optimizer_prepare(optimizer, u->parameters, gradients, segments, n_segments);
     thaw_update_begin(u);
     thaw_optimizer_update(optimizer, u->parameters, gradients, segments, n_segments, u->mine);
-    thaw_common_meet(u->common); /* packs are made of what others have updated */
+    meet(u); /* packs are made of what others have updated */
     thaw_engine_update_statistics(engine);
     thaw_update_end(u, engine);
 }
 
-void thaw_update_begin(thaw_update *u) { thaw_common_meet(u->common); }
+void thaw_update_begin(thaw_update *u) { meet(u); }
 
 void thaw_update_end(thaw_update *u, thaw_engine *engine) {
     thaw_engine_refresh(engine);
-    thaw_common_meet(u->common);
+    meet(u);
 }

@@ -1,5 +1,6 @@
 /* What an update changes: trained parameters, the optimizer's slots, packed forms of kernels. The ranks of a host have one copy
- * in common where there is room, and each updates its part of it. Private to src/train and src/app. */
+ * in common where that saves something (plan->memory.updated) and there is room, and each updates its part of it, between
+ * meetings of all; else no rank waits for another. Private to src/train and src/app. */
 #ifndef THAW_TRAIN_UPDATE_H
 #define THAW_TRAIN_UPDATE_H
 
@@ -14,6 +15,7 @@ typedef struct thaw_update {
     float *parameters;     /* plan->count */
     float *slots;          /* for thaw_optimizer_create */
     thaw_host_block packs; /* for the engine's hooks; floats NULL: it has its own */
+    double waited;         /* seconds of the last step in which other ranks of the host were waited for */
 } thaw_update;
 
 /* How a rank of a host sees a block. */

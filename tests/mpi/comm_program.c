@@ -122,6 +122,41 @@ static void check_reductions(thaw_comm *comm) {
     CHECK(thaw_comm_sum(comm, NULL, 0) == THAW_OK && thaw_comm_max(comm, NULL, 0) == THAW_OK);
 }
 
+/* Sums that move on by polls, each rank at another pace: the next one is begun as soon as the last has ended, while others still
+ * are at it. */
+static void check_sums_ahead(thaw_comm *comm) {
+    double values[3], room[3];
+    for (int again = 0; again < 50; again++) {
+        values[0] = rank + 1.0 + again;
+        values[1] = sin(rank * 1.7 + again) * pow(10.0, rank % 5); /* whose sum depends on its order */
+        values[2] = again == 7 && rank == size - 1 ? -(double)NAN : again == 8 && rank % 2 ? (double)NAN : 1.0;
+        thaw_comm_sum_begin(comm, values, room, 3);
+        for (int i = 0; i < (rank * 5 + again) % 4; i++)
+            thaw_comm_sum_poll(comm);
+        if (again % 10 == 3)
+            usleep(1000 * (unsigned)((rank * 7 + again) % 5));
+        if (again % 5 == 2)
+            thaw_comm_barrier(comm); /* other collectives in between */
+        thaw_comm_sum_end(comm);
+        CHECK(values[0] == size * (size + 1) / 2.0 + (double)again * size);
+        CHECK(again == 7 || (again == 8 && size > 1) ? isnan(values[2]) : values[2] == size);
+        if (again % 10 > 6)
+            CHECK(equal_everywhere(comm, values, sizeof values));
+    }
+    thaw_comm_sum_poll(comm);
+    /* Polls alone bring it to its end, here and, for it takes several rounds, on the others. */
+    values[0] = rank + 1.0;
+    thaw_comm_sum_begin(comm, values, room, 1);
+    for (int i = 0; i < 20000 && values[0] != size * (size + 1) / 2.0; i++) {
+        thaw_comm_sum_poll(comm);
+        usleep(100);
+    }
+    CHECK(values[0] == size * (size + 1) / 2.0);
+    thaw_comm_sum_end(comm);
+    thaw_comm_sum_begin(comm, NULL, NULL, 0);
+    thaw_comm_sum_end(comm);
+}
+
 static void check_gathers(thaw_comm *comm) {
     int32_t mine[2] = {rank, rank * rank}, all[2 * 64] = {0};
     CHECK(thaw_comm_allgather(comm, mine, sizeof mine, all) == THAW_OK);
@@ -328,6 +363,7 @@ int main(int argc, char **argv) {
     check_world(comm);
     check_broadcasts(comm);
     check_reductions(comm);
+    check_sums_ahead(comm);
     check_gathers(comm);
     check_agreement(comm);
     check_exchange(comm);

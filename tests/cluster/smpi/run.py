@@ -28,7 +28,7 @@ TABLE = os.path.join(HERE, "operations.csv")
 PLANS = ("vgg16-head", "vgg16-late", "vgg16-everything", "resnet50-late", "resnet50-everything")
 FORMS = ("overlap", "operations", "backward", "ring", "ring-all")
 SOURCES = ["tests/cluster/smpi/simulate.c", "tests/cluster/smpi/counting.c", "mpi/comm_mpi.c", "mpi/watch.c", "mpi/link.c",
-           "mpi/exchange.c", "mpi/allreduce.c", "mpi/node_memory.c", "mpi/node_sum.c", "src/base/memory.c", "src/base/status.c",
+           "mpi/word_sum.c", "mpi/exchange.c", "mpi/allreduce.c", "mpi/node_memory.c", "mpi/node_sum.c", "src/base/memory.c", "src/base/status.c",
            "src/base/hash.c", "src/base/clock.c", "src/base/half.c", "src/base/log.c"]
 # Computing takes no simulated time but what is injected; a test takes none, polls are injected (POLL). Bandwidth and latency
 # are the platform's but for 6 % of headers, instead of SimGrid's calibration of a cluster of its own. Links are full duplex and
@@ -101,7 +101,7 @@ def alone(plan, images, speed):
 def simulate(program, plan, form, hosts, network, images, speed, steps=0, scaling="weak", jitter=JITTER):
     """A row of the tables. Sums of gradients: 5 GB/s on the measured machine, four times that on hosts of four times its speed
     and more (memory bandwidth does not grow with cores for ever)."""
-    steps = steps or (2 if hosts <= 16 else 1)
+    steps = steps or (4 if hosts <= 64 else 2)
     got = smpirun(program, hosts, network, [TABLE, plan, form, steps, images, speed, jitter, SEED, POLL, EVERY, 5e9 * min(speed, 4)])
     efficiency = alone(plan, images if scaling == "weak" else images * hosts, speed) / got["seconds"]
     row = (scaling, plan, network, hosts, images, "%g" % speed, form, "%.6f" % got["seconds"],

@@ -77,6 +77,7 @@ static void poll(simulation *s) {
     if (s->poll > 0.0)
         smpi_execute_benched(s->poll);
     thaw_exchange_poll(s->exchange);
+    thaw_comm_sum_poll(s->comm);
 }
 
 static void compute(simulation *s, int op) {
@@ -140,6 +141,8 @@ static void train_step(simulation *s, bool *ready) {
     run(s, LOSS);
     run(s, BACKWARD);
     s->step++; /* the prefix is of the next one */
+    double control[CONTROL_WORDS] = {0}, room[CONTROL_WORDS];
+    thaw_comm_sum_begin(s->comm, control, room, CONTROL_WORDS);
     if (s->run_ahead) {
         prepare(s);
         *ready = true;
@@ -149,8 +152,7 @@ static void train_step(simulation *s, bool *ready) {
         must(s->comm, thaw_exchange_finish(s->exchange));
     else if (s->floats > 0)
         ring(s);
-    double control[CONTROL_WORDS] = {0};
-    must(s->comm, thaw_comm_sum(s->comm, control, CONTROL_WORDS));
+    thaw_comm_sum_end(s->comm);
     s->waited += MPI_Wtime() - began;
     run(s, UPDATE);
 }

@@ -68,6 +68,9 @@ static void test_collectives(void **state) {
     double values[3] = {1.5, -2.0, 3.25};
     const double before[3] = {1.5, -2.0, 3.25};
     assert_int_equal(thaw_comm_sum(comm, values, 3), THAW_OK);
+    thaw_comm_sum_begin(comm, values, values, 3);
+    thaw_comm_sum_poll(comm);
+    thaw_comm_sum_end(comm);
     assert_int_equal(thaw_comm_max(comm, values, 3), THAW_OK);
     assert_int_equal(thaw_comm_broadcast(comm, values, sizeof values, 0), THAW_OK);
     assert_memory_equal(values, before, sizeof values);
