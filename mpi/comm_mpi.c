@@ -188,6 +188,7 @@ thaw_status thaw_comm_first(thaw_comm **out, thaw_comm *comm, int ranks) {
     if (status == THAW_OK) {
         *part = *comm;
         part->part = true;
+        part->words = (thaw_word_sum){0};
         MPI_Comm_split(comm->world, comm->rank < ranks ? 0 : MPI_UNDEFINED, comm->rank, &part->world);
     }
     if (status != THAW_OK || comm->rank >= ranks) {
@@ -240,16 +241,14 @@ _Noreturn void thaw_comm_abort(thaw_comm *comm, thaw_status status, const char *
     _exit((int)status); /* MPI_Abort may return; handlers of exit could hang */
 }
 
+MPI_Comm thaw_comm_world(const thaw_comm *comm) { return comm->world; }
 MPI_Comm thaw_comm_exchange_world(const thaw_comm *comm) { return comm->exchange; }
 MPI_Comm thaw_comm_local_world(const thaw_comm *comm) { return comm->local; }
 thaw_node_window **thaw_comm_windows(const thaw_comm *comm) { return (thaw_node_window **)(uintptr_t)&comm->windows; }
 bool thaw_comm_even(const thaw_comm *comm) { return comm->even; }
 thaw_comm *thaw_comm_across(const thaw_comm *comm) { return comm->across; }
 
-thaw_word_sum *thaw_comm_word_sum(thaw_comm *comm) {
-    comm->words.world = comm->world;
-    return &comm->words;
-}
+thaw_word_sum *thaw_comm_word_sum(thaw_comm *comm) { return &comm->words; }
 
 int thaw_comm_rank(const thaw_comm *comm) { return comm->rank; }
 int thaw_comm_size(const thaw_comm *comm) { return comm->size; }

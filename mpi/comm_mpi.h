@@ -28,9 +28,10 @@ thaw_node_window **thaw_comm_windows(const thaw_comm *comm);
 bool thaw_comm_even(const thaw_comm *comm);
 /* Then the ranks of all hosts that have this rank's place on theirs; NULL: one host. */
 thaw_comm *thaw_comm_across(const thaw_comm *comm);
+/* All ranks, for collectives and the messages of word_sum.c. */
+MPI_Comm thaw_comm_world(const thaw_comm *comm);
 /* A sum of thaw_comm_sum_begin. */
 typedef struct thaw_word_sum {
-    MPI_Comm world;
     double *values, *room;
     int count, round, pending; /* pending: messages of the round that have not ended */
     bool busy, adds;           /* adds: what the round brings is to be added */

@@ -29,13 +29,15 @@ static void post(thaw_comm *comm, thaw_word_sum *w) {
         partner = there < fold ? 2 * there : there + fold;
         sends = receives = !folded;
     }
+    const MPI_Comm world = thaw_comm_world(comm);
+    const int tag = WORD_TAG + w->round;
     w->requests[0] = w->requests[1] = MPI_REQUEST_NULL;
     w->pending = sends + receives;
     w->adds = receives && !last;
     if (receives)
-        MPI_Irecv(last ? w->values : w->room, w->count, MPI_DOUBLE, partner, WORD_TAG + w->round, w->world, &w->requests[0]);
+        MPI_Irecv(last ? w->values : w->room, w->count, MPI_DOUBLE, partner, tag, world, &w->requests[0]);
     if (sends)
-        MPI_Isend(w->values, w->count, MPI_DOUBLE, partner, WORD_TAG + w->round, w->world, &w->requests[1]);
+        MPI_Isend(w->values, w->count, MPI_DOUBLE, partner, tag, world, &w->requests[1]);
 }
 
 /* `ended` more messages of the round have ended: goes on behind its last one. */

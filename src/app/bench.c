@@ -364,16 +364,17 @@ static void settle_steps(steps *s) {
     bench->hidden = (double)thaw_exchange_hidden(s->exchange) / summed;
 }
 
-/* Seconds of steps over ranks: of the slowest; their mean where ranks run ahead, which are not in the same step at one time. */
+static int by_value(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+/* Seconds of steps, of the slowest rank: step by step, or, where ranks run ahead and are not in the same step at one time, the
+ * largest of the ranks' shortest, next longer, ... step. */
 static thaw_status seconds_of_ranks(steps *s) {
-    thaw_comm *comm = s->bench->app->comm;
-    const int64_t repeat = s->bench->repeat;
-    if (!s->bench->run_ahead)
-        return thaw_comm_max(comm, s->seconds, (size_t)repeat);
-    THAW_TRY(thaw_comm_sum(comm, s->seconds, (size_t)repeat));
-    for (int64_t i = 0; i < repeat; i++)
-        s->seconds[i] /= thaw_comm_size(comm);
-    return THAW_OK;
+    if (s->bench->run_ahead)
+        qsort(s->seconds, (size_t)s->bench->repeat, sizeof *s->seconds, by_value);
+    return thaw_comm_max(s->bench->app->comm, s->seconds, (size_t)s->bench->repeat);
 }
 
 thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {

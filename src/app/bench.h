@@ -8,7 +8,8 @@
 
 struct thaw_tape;
 
-/* Seconds of a repeated run: the slowest rank's of each repetition, then over repetitions. */
+/* Seconds of a repeated run, of the slowest rank: of each repetition, or with run_ahead of each place in their order; then over
+ * these. */
 typedef struct thaw_timing {
     double median, least, most;
 } thaw_timing;

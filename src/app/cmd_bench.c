@@ -92,13 +92,12 @@ static thaw_status run_input(thaw_bench *bench, const thaw_arguments *given, con
 }
 
 static thaw_status read_exchange(thaw_exchange_kind *out, const char *name) {
-    static const char *const names[] = {"auto", "overlap", "mpi"}; /* by thaw_exchange_kind */
-    for (size_t i = 0; i < sizeof names / sizeof *names; i++)
-        if (strcmp(name, names[i]) == 0) {
+    for (int i = 0; i <= THAW_EXCHANGE_HALF; i++)
+        if (strcmp(name, thaw_exchange_names[i]) == 0) {
             *out = (thaw_exchange_kind)i;
             return THAW_OK;
         }
-    return thaw_fail(THAW_USAGE, "bench: --exchange: expected auto, overlap or mpi, found '%s'", name);
+    return thaw_fail(THAW_USAGE, "bench: --exchange: expected auto, overlap, mpi or fp16, found '%s'", name);
 }
 
 /* Options of --scaling, and the network with its plans. */
@@ -209,7 +208,7 @@ static const thaw_option options_table[] = {
     {"strong", NULL, false, "with --scaling: strong scaling alone"},
     {"weak", NULL, false, "with --scaling: weak scaling alone"},
     {"global-batch", "G", false, "with --scaling: images of a step over all ranks in strong scaling (default: --batch)"},
-    {"exchange", "KIND", false, "with --scaling: auto, overlap or mpi, as in a job (default: auto)"},
+    {"exchange", "KIND", false, "with --scaling: auto, overlap, mpi, as in a job, or its precision fp16 (default: auto)"},
     {"network", "LAT,BW", false, "with --scaling: predictions for a network beside it, e.g. 2e-6,12.5e9 or 50us,1Gbit"},
     {"report", "DIR", false, "with --scaling: scaling.csv, .json, .html, .gp, and .svg if there is gnuplot, in this folder"},
     {"data", "DATA", false, "measure the input alone: a folder of images or FILE.h5:/x, read as training reads it"},

@@ -396,14 +396,15 @@ static void put_stage(thaw_buffer *text, const cost *c, const stage_cost *at) {
     if (at->forecast)
         put_forecast(text, c, at);
     const double common = (double)(plan->memory.constants + plan->memory.updated);
+    const char *what = plan->memory.updated > 0 ? "weights and optimizer" : "frozen weights";
     if (at->by_ranks[0].memory.common)
-        thaw_buffer_printf(text, "  memory of a host with %d ranks: %s; of this %s of weights and optimizer are there once\n",
+        thaw_buffer_printf(text, "  memory of a host with %d ranks: %s; of this %s of %s are there once\n",
                            at->by_ranks[0].memory.sharers,
                            thaw_megabytes(&a, (double)at->by_ranks[0].memory.total * at->by_ranks[0].memory.sharers),
-                           thaw_megabytes(&b, common));
-    else
-        thaw_buffer_printf(text, "  memory of each further rank on one host: %s less, for weights and optimizer are there once\n",
-                           thaw_megabytes(&a, common));
+                           thaw_megabytes(&b, common), what);
+    else if (common > 0.0)
+        thaw_buffer_printf(text, "  memory of each further rank on one host: %s less, for %s are there once\n",
+                           thaw_megabytes(&a, common), what);
     thaw_buffer_printf(text, "  memory were nothing frozen: %s on each of %lld rank%s\n",
                        thaw_megabytes(&a, (double)at->full_memory), (long long)c->ranks[0], c->ranks[0] == 1 ? "" : "s");
     if (at->by_ranks[0].epoch >= 0.0)

@@ -135,11 +135,11 @@ static thaw_status check_all(thaw_scaling *s) {
 }
 
 /* Seconds of a rank, from a point with one. */
-static thaw_pace pace_of(const thaw_scaling_point *one, double add) {
+static thaw_pace pace_of(const thaw_scaling_point *one, double add, bool half) {
     const thaw_step_phases *p = &one->phases;
     const double images = (double)one->images;
     return (thaw_pace){p->prefix / images, (p->forward + p->loss) / images, p->backward / images, p->update, add,
-                       false};
+                       half};
 }
 
 /* One point on the ranks of its world. */
@@ -177,7 +177,7 @@ static thaw_status relate(thaw_scaling_point *point, const thaw_scaling_point *o
     if (!s->has_network)
         return THAW_OK;
     thaw_plan *plan = NULL;
-    const thaw_pace pace = pace_of(one, add);
+    const thaw_pace pace = pace_of(one, add, s->exchange == THAW_EXCHANGE_HALF);
     const double images = (double)((point->images + point->ranks - 1) / point->ranks);
     THAW_TRY(compile(&plan, s, &s->plans[point->plan], point->kind, s->worlds[0]));
     point->forecast = thaw_forecast_step(plan, &pace, images, point->ranks, &s->network);

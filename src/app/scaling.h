@@ -56,7 +56,8 @@ thaw_status thaw_scaling_measure(thaw_scaling *s);
 void thaw_scaling_free(thaw_scaling *s); /* frees the contents, not app and model */
 
 /* scaling_report.c: on rank 0 */
-extern const char *const thaw_scaling_names[2]; /* by thaw_scaling_kind */
+extern const char *const thaw_scaling_names[2];  /* by thaw_scaling_kind */
+extern const char *const thaw_exchange_names[4]; /* by thaw_exchange_kind */
 double thaw_scaling_rate(const thaw_scaling_point *p); /* images/s */
 double thaw_scaling_wait_share(const thaw_scaling_point *p);
 /* Text, or one JSON object, to standard output. */

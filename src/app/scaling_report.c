@@ -14,6 +14,7 @@
 extern char **environ;
 
 const char *const thaw_scaling_names[2] = {"strong", "weak"};
+const char *const thaw_exchange_names[4] = {"auto", "overlap", "mpi", "fp16"};
 
 double thaw_scaling_rate(const thaw_scaling_point *p) { return (double)p->images / p->step.median; }
 double thaw_scaling_wait_share(const thaw_scaling_point *p) { return p->phases.exchange / p->step.median; }
@@ -56,8 +57,6 @@ static cJSON *point_json(const thaw_scaling *s, const thaw_scaling_point *p) {
     return row;
 }
 
-static const char *exchange_name(const thaw_scaling *s) { return s->exchange == THAW_EXCHANGE_MPI ? "mpi" : "overlap"; }
-
 static thaw_status make_json(cJSON **out, const thaw_scaling *s) {
     cJSON *object = cJSON_CreateObject();
     *out = object;
@@ -68,7 +67,7 @@ static thaw_status make_json(cJSON **out, const thaw_scaling *s) {
     thaw_json_int(object, "batch", s->batch);
     thaw_json_int(object, "global_batch", s->global_batch);
     thaw_json_int(object, "repeat", s->repeat);
-    cJSON_AddStringToObject(object, "exchange", exchange_name(s));
+    cJSON_AddStringToObject(object, "exchange", thaw_exchange_names[s->exchange]);
     if (s->has_network) {
         cJSON *network = cJSON_AddObjectToObject(object, "network");
         cJSON_AddNumberToObject(network, "latency", s->network.latency);
@@ -126,7 +125,7 @@ static void put_text(thaw_buffer *text, const thaw_scaling *s) {
     thaw_words a;
     thaw_buffer_printf(text, "%s %s on 1 to %d rank%s x %d thread%s, exchange %s, median of %lld steps\n", s->name,
                        thaw_shape_words(&a, &s->model->nodes[s->model->input].shape), ranks, ranks == 1 ? "" : "s",
-                       thaw_threads(), thaw_threads() == 1 ? "" : "s", exchange_name(s), (long long)s->repeat);
+                       thaw_threads(), thaw_threads() == 1 ? "" : "s", thaw_exchange_names[s->exchange], (long long)s->repeat);
     thaw_buffer_printf(text, "strong: %lld images over all ranks; weak: %lld images on each\n", (long long)s->global_batch,
                        (long long)s->batch);
     for (int i = 0; i < s->n_plans; i++)

@@ -17,8 +17,7 @@ enum {
     GRADIENT_IN = 256, /* rows of dkernel, columns of dx in one piece */
     GRADIENT_UNITS = 1024,
     SLICED_IN = 64, SLICED_UNITS = 256, /* of a piece of dkernel whose slices are added in the cache of a core */
-    SLICED = SLICED_IN * SLICED_UNITS,
-    LEVELS = 3       /* sums that wait for others in a tree of slices */
+    SLICED = SLICED_IN * SLICED_UNITS
 };
 
 static int64_t block_width(int64_t units) { return units >= 4096 ? 512 : units >= 1024 ? 256 : thaw_least(units, 64); }
@@ -40,7 +39,7 @@ static size_t dense_scratch(int64_t n, int64_t in, int64_t units) {
     (void)in;
     size_t forward = (size_t)(thaw_threads() * room_of(units).all) * sizeof(float);
     size_t sums = (size_t)(thaw_fast_sum_pieces(n, units) * units) * sizeof(double);
-    size_t slices = (size_t)(thaw_threads() * (LEVELS + 1) * SLICED) * sizeof(float);
+    size_t slices = (size_t)(thaw_threads() * (THAW_TREE_LEVELS + 1) * SLICED) * sizeof(float);
     size_t most = forward > sums ? forward : sums;
     return most > slices ? most : slices;
 }
@@ -182,16 +181,15 @@ static void dense_backward_weights(int64_t n, int64_t in, int64_t units, const f
     }
 }
 
-static bool dense_sums_slices(int slices) { return slices <= 1 << LEVELS; }
+static bool dense_sums_slices(int slices) { return slices <= 1 << THAW_TREE_LEVELS; }
 
-/* Rows [i0, i1), columns [u0, u1) of dkernel. Behind slice i all sums end of which it is the last, as many as i has ones at its
- * end; those that wait for their right halves lie behind `piece`, one of each level. */
+/* Rows [i0, i1), columns [u0, u1) of dkernel. Sums that wait for their right halves lie behind `piece`, one of each level. */
 static void piece_of_slices(int64_t in, int64_t units, int slices, const int64_t *start, const float *x, const float *dy,
                             int64_t i0, int64_t i1, int64_t u0, int64_t u1, float *dkernel, float *piece) {
     const int64_t width = u1 - u0, count = (i1 - i0) * width;
     for (int slice = 0; slice < slices; slice++) {
         const int64_t row = start[slice] - start[0], rows = start[slice + 1] - start[slice];
-        const int ended = __builtin_ctz(~(unsigned)slice);
+        const int ended = thaw_tree_ended(slice);
         if (rows == 0)
             memset(piece, 0, (size_t)count * sizeof *piece);
         else
@@ -218,7 +216,7 @@ static void dense_backward_slices(int64_t in, int64_t units, int slices, const i
         const int64_t i0 = item / columns * SLICED_IN, u0 = item % columns * SLICED_UNITS;
         piece_of_slices(in, units, slices, start, x, dy, i0, thaw_least(i0 + SLICED_IN, in), u0,
                         thaw_least(u0 + SLICED_UNITS, units), dkernel,
-                        (float *)scratch + omp_get_thread_num() * (LEVELS + 1) * SLICED);
+                        (float *)scratch + omp_get_thread_num() * (THAW_TREE_LEVELS + 1) * SLICED);
     }
 }
 

@@ -43,6 +43,11 @@ void thaw_fast_sum_merge(int64_t n, int64_t width, const double *partial, double
 /* out(c) = sum of the rows of x(rows,c); partial has thaw_fast_sum_pieces(rows, c) * c doubles. */
 void thaw_fast_column_sums(int64_t rows, int64_t c, const float *x, double *partial, float *out);
 
+/* Sums of slices in a binary tree, made leaf by leaf: behind leaf i all sums end of which it is the last, as many as i has ones
+ * at its end; the sum then waits at that level for its right half. A call takes up to 2^THAW_TREE_LEVELS leaves. */
+enum { THAW_TREE_LEVELS = 3 };
+static inline int thaw_tree_ended(int leaf) { return __builtin_ctz(~(unsigned)leaf); }
+
 static inline int64_t thaw_least(int64_t a, int64_t b) { return a < b ? a : b; }
 static inline int64_t thaw_most(int64_t a, int64_t b) { return a > b ? a : b; }
 static inline int64_t thaw_ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }

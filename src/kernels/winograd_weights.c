@@ -31,7 +31,7 @@ enum {
     AHEAD = 8,              /* rows of dkernel that are fetched before they are written */
     GROUP_FLOATS = 6 << 20, /* sums of all groups */
     FEW_GROUPS = 8, MANY_GROUPS = 32,
-    TAPS = 9, LEVELS = 3    /* sums that wait for others in a tree of slices */
+    TAPS = 9
 };
 
 typedef struct layout {
@@ -69,8 +69,12 @@ static layout layout_of(const thaw_window *s, int64_t n) {
     return l;
 }
 
+static bool takes_slices(const layout *l) { return !l->groups && l->fused && l->blocks == 1; }
+
 /* Of a thread: a tile of x or dy with zeros around it; filters of a part that wait. */
-static int64_t room_floats(void) { return thaw_most(THAW_POINTS * RANGE, LEVELS * RANGE * TAPS * THAW_PANEL); }
+static int64_t room_floats(const layout *l) {
+    return takes_slices(l) ? thaw_most(THAW_POINTS * RANGE, THAW_TREE_LEVELS * RANGE * TAPS * THAW_PANEL) : THAW_POINTS * RANGE;
+}
 
 /* V and M of a block. */
 static int64_t block_floats(const layout *l) { return l->ranges * l->v + l->panels * l->m; }
@@ -78,7 +82,7 @@ static int64_t block_floats(const layout *l) { return l->ranges * l->v + l->pane
 size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n) {
     const layout l = layout_of(s, n);
     const int64_t blocks = l.groups ? thaw_threads() : 1;
-    return (size_t)(blocks * block_floats(&l) + l.kept * l.sum + thaw_threads() * room_floats()) * sizeof(float);
+    return (size_t)(blocks * block_floats(&l) + l.kept * l.sum + thaw_threads() * room_floats(&l)) * sizeof(float);
 }
 
 static int64_t range_width(const thaw_window *s, int64_t range) {
@@ -105,8 +109,7 @@ static void transform(const thaw_isa *isa, const thaw_window *s, const layout *l
     }
 }
 
-/* A leaf of the tree over the slices, and the filters of a part that wait for their right halves: (levels, range, taps, width).
- * Behind leaf i all sums end of which it is the last, as many as i has ones at its end. */
+/* A leaf of the tree over the slices, and filters of a part that wait for their right halves: (levels, range, taps, width). */
 typedef struct leaf {
     int number, leaves;
     float *waiting;
@@ -119,7 +122,7 @@ static void make_filters(const thaw_isa *isa, const thaw_window *s, int64_t rang
                          float *dkernel) {
     const int64_t c0 = range * RANGE, co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
     const int64_t n = thaw_least(width, s->cout - co), taps = s->kh * s->kw;
-    const int ended = __builtin_ctz(~(unsigned)at.number);
+    const int ended = thaw_tree_ended(at.number);
     const bool last = at.number == at.leaves - 1;
     for (int64_t c = 0; c < thaw_least(RANGE, s->cin - c0); c++) {
         float filters[TAPS * THAW_PANEL], *to = dkernel + (c0 + c) * s->cout + co;
@@ -162,7 +165,7 @@ static void multiply_part(const thaw_isa *isa, const thaw_window *s, const layou
 
 static void by_groups(const thaw_window *s, const layout *l, const float *x, const float *dy, float *dkernel, float *scratch) {
     const thaw_isa *isa = thaw_isa_get();
-    const int64_t parts = l->ranges * l->panels, of_thread = block_floats(l) + room_floats();
+    const int64_t parts = l->ranges * l->panels, of_thread = block_floats(l) + room_floats(l);
     float *sums = scratch + thaw_threads() * of_thread;
     thaw_items items;
     thaw_items_begin(&items, l->groups);
@@ -225,7 +228,7 @@ static void by_parts(const thaw_window *s, const layout *l, int slices, const in
 #pragma omp for schedule(dynamic)
             for (int64_t from = 0; from < count; from += tiles)
                 for (int64_t i = from; i < thaw_least(from + tiles, count); i++)
-                    transform(isa, s, l, t0, i, count, x, dy, v, m, rooms + thread * room_floats());
+                    transform(isa, s, l, t0, i, count, x, dy, v, m, rooms + thread * room_floats(l));
 #pragma omp for schedule(dynamic)
             for (int64_t item = 0; item < parts * l->point_groups; item++) {
                 thaw_progress();
@@ -233,7 +236,7 @@ static void by_parts(const thaw_window *s, const layout *l, int slices, const in
                 float *sum = sums + (l->kept == parts ? part : thread) * l->sum;
                 const transformed b = {t0, count, v, m};
                 if (slices > 1) {
-                    part_of_slices(isa, s, l, &b, slices, start, part, sum, rooms + thread * room_floats(), dkernel);
+                    part_of_slices(isa, s, l, &b, slices, start, part, sum, rooms + thread * room_floats(l), dkernel);
                     continue;
                 }
                 multiply_part(isa, s, l, &b, t0, t0 + count, part / l->panels, part % l->panels, from, from + l->points,
@@ -250,7 +253,7 @@ static void by_parts(const thaw_window *s, const layout *l, int slices, const in
 
 bool thaw_winograd_sums_slices(const thaw_window *s, int64_t n, int slices) {
     const layout l = layout_of(s, n);
-    return slices == 1 || (l.groups == 0 && l.fused && l.blocks == 1 && slices <= 1 << LEVELS);
+    return slices == 1 || (takes_slices(&l) && slices <= 1 << THAW_TREE_LEVELS);
 }
 
 void thaw_winograd_weights(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy,

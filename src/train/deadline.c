@@ -21,14 +21,15 @@ void thaw_deadline_open(thaw_run *run) {
         thaw_info("the allocation ends in %.0f s; the run saves and stops at least %.0f s before", left, margin);
 }
 
-/* Behind the last step of an epoch there is no stop before the turn to the next one is over. */
+/* Until the next answer can be given and acted on: this step and, behind a yes, a late rank's prefix, no longer than it. Behind
+ * the last step of an epoch there is no stop before the turn to the next one is over. */
 static double seconds_to_next_question(const thaw_run *run, int64_t step) {
     const thaw_deadline *d = &run->deadline;
     const int64_t steps = thaw_batches(run->train->n, run->job->batch_size);
     double turn = d->turn;
     if (turn <= 0.0 && run->validation) /* not seen yet; inference takes no longer than training */
         turn = d->step * (double)thaw_batches(run->validation->n, run->job->batch_size);
-    return d->step + (step + 1 >= steps ? turn : 0.0);
+    return 2.0 * d->step + (step + 1 >= steps ? turn : 0.0);
 }
 
 bool thaw_stop_wanted(thaw_run *run, int64_t step) {

@@ -126,8 +126,8 @@ thaw_status thaw_stage_constants(thaw_common **common, thaw_host_block *constant
     return THAW_OK;
 }
 
-/* The ranks of a host have what is frozen and what is trained in common, or neither. */
-static thaw_status share_with_host(thaw_run *run) {
+/* The ranks of a host have what is frozen and what is trained in common, or neither: *common. */
+static thaw_status share_with_host(thaw_run *run, bool *common) {
     THAW_TRY(thaw_stage_constants(&run->common, &run->constants, run->plan, run->comm));
     double share = run->common || run->plan->memory.constants == 0; /* not on a host with one rank, which goes along */
     THAW_TRY(thaw_comm_max(run->comm, &share, 1));
@@ -136,6 +136,7 @@ static thaw_status share_with_host(thaw_run *run) {
         thaw_common_free(run->common);
         run->common = NULL;
     }
+    *common = (run->common || run->plan->memory.constants == 0) && (run->update.common || run->plan->memory.updated == 0);
     return THAW_OK;
 }
 
@@ -257,8 +258,8 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     int sharers;
     THAW_TRY(thaw_comm_same(run->comm, "the plan of the stage", thaw_plan_hash(plan), THAW_REPLICAS));
     THAW_TRY(thaw_stage_sharers(&sharers, run->comm));
-    THAW_TRY(share_with_host(run));
-    const bool common = (run->common || plan->memory.constants == 0) && (run->update.common || plan->memory.updated == 0);
+    bool common;
+    THAW_TRY(share_with_host(run, &common));
     run->memory = thaw_stage_memory_of(plan, run->job, (int)run->at.stage, thaw_comm_size(run->comm), common ? sharers : 1,
                                        &run->samples, run->program);
     if (sharers > 1 && !common) /* no room in common: more than was looked for at the start */

@@ -27,7 +27,9 @@ static thaw_status find_common(thaw_update *u, const thaw_plan *plan) {
 
 thaw_status thaw_update_create(thaw_update *u, const thaw_plan *plan, thaw_comm *comm, bool share) {
     *u = (thaw_update){.comm = comm, .mine = THAW_WHOLE};
-    if (share && plan->memory.updated > 0 && thaw_comm_size(comm) > thaw_comm_hosts(comm))
+    double not = !share || plan->memory.updated == 0; /* packs, and with them this, may differ between hosts in a benchmark */
+    THAW_TRY(thaw_comm_max(comm, &not, 1));
+    if (not == 0.0 && thaw_comm_size(comm) > thaw_comm_hosts(comm))
         THAW_TRY(find_common(u, plan));
     if (!u->common) /* on a host with one rank, or everywhere */
         u->parameters = thaw_calloc(plan->count, sizeof *u->parameters);

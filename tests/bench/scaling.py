@@ -2,7 +2,8 @@
 """Two ranks beside one, thaw beside PyTorch:  THAW_BIN=build/thaw tests/bench/scaling.py --torch PYTHON   (root for the wire)
 
     --torch PYTHON (left out without)   --batch 16 (over all ranks)   --size 150   --steps 7   --rounds 3   --threads 1 (a rank)
-    --plans head,late,everything   --networks memory,wire   --rate 1gbit (of the wire)   --markdown FILE   --smoke
+    --plans head,late,everything   --networks memory,wire   --rate 1gbit (of the wire)   --exchange auto,mpi (also: overlap, fp16)
+    --markdown FILE   --smoke
 
 VGG16 with a small head, random weights and images, no cache; 2 ranks of T threads against 1 rank of T threads, the same batch
 over all ranks. Over shared memory, and between two network namespaces that tc limits to --rate. Programs take turns, on the same
@@ -37,6 +38,7 @@ def arguments():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--plans", default="head,late,everything")
+    parser.add_argument("--exchange", default="auto,mpi")
     parser.add_argument("--networks", default="memory,wire")
     parser.add_argument("--rate", default="1gbit")
     parser.add_argument("--markdown")
@@ -45,6 +47,7 @@ def arguments():
     if options.smoke:
         options.size, options.steps, options.rounds, options.batch = 32, 2, 1, 4
     options.plans, options.networks = options.plans.split(","), options.networks.split(",")
+    options.exchange = options.exchange.split(",")
     if not set(options.plans) <= set(SPECS) or not set(options.networks) <= {"memory", "wire"}:
         parser.error("plans are head, late, everything; networks are memory, wire")
     return options
@@ -96,7 +99,8 @@ def torch(options, plan, ranks, cable):
 def measure(options, plan, cable):
     """One round: name -> (images/s of 1 rank, of 2, share waited, share hidden); None: not known."""
     rows = {}
-    for name, exchange in (("thaw", "auto"), ("thaw, exchange: mpi", "mpi")):
+    for exchange in options.exchange:
+        name = "thaw" if exchange == "auto" else "thaw, exchange: " + exchange
         one, two = thaw(options, plan, exchange, cable)
         rows[name] = (one[0], two[0], two[1], two[2])
     if options.torch:

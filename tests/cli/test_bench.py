@@ -270,6 +270,11 @@ class Scaling(harness.Case):
         got = self.scale("--json", "--strong", "--freeze", "everything", "--exchange", "mpi", "--global-batch", "2").json
         self.assertEqual([(p["scaling"], p["ranks"], p["hidden_share"]) for p in got["points"]],
                          [("strong", 1, None), ("strong", 2, 0)])  # three ranks have no share of two images
+        got = self.scale("--json", "--strong", "--freeze", "everything", "--exchange", "fp16", "--global-batch", "4",
+                         ranks=2).json
+        self.assertEqual(got["exchange"], "fp16")
+        for point in got["points"]:
+            self.assertEqual(2 * point["exchanged_bytes"], got["plans"][0]["gradient_bytes"])
         got = self.scale("--json", "--weak", "--freeze", "everything", ranks=0).json
         self.assertEqual([(p["scaling"], p["ranks"]) for p in got["points"]], [("weak", 1)])
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""thaw/comm.h on MPI by 1, 2, 3 and 4 ranks: collectives with awkward values, agreement, exchange, abort.
+"""thaw/comm.h on MPI by 1, 2, 3, 4 and 7 ranks: collectives with awkward values, agreement, exchange, abort.
 
 The checks are in comm_program.c, which the build makes beside thaw when it has MPI (THAW_COMM names another place).
 """
@@ -22,7 +22,7 @@ class Comm(unittest.TestCase):
                               universal_newlines=True, timeout=60, env=harness.environment())
 
     def test_check(self):
-        for ranks in (0, 1, 2, 3, 4):  # 0: without mpirun
+        for ranks in (0, 1, 2, 3, 4, 7):  # 0: without mpirun
             with self.subTest(ranks=ranks):
                 done = self.run_program(ranks, "check")
                 self.assertEqual(done.returncode, 0, done.stderr)
