@@ -147,6 +147,11 @@ def grouped(rows):
     return groups
 
 
+def complete(plan, forms):
+    """Where all weights are trained, the ring of the trained ones is that of all."""
+    return dict({"ring-all": forms["ring"]} if plan.endswith("everything") and "ring" in forms else {}, **forms)
+
+
 def markdown(rows):
     """One table for each scaling, speed and network."""
     lines = ["# Predicted scaling", "",
@@ -167,7 +172,7 @@ def markdown(rows):
             row = forms.get("overlap")
             if not row:
                 continue
-            forms = dict({"ring-all": forms["ring"]} if plan.endswith("everything") and "ring" in forms else {}, **forms)
+            forms = complete(plan, forms)
             others = [percent(forms[f]["efficiency"]) if f in forms else "" for f in FORMS[1:]]
             cells = [plan, hosts, row["images"], "%.4f" % float(row["seconds"]), row["images_per_second"], percent(row["efficiency"]),
                      percent(row["hidden"]), "%.2f" % float(row["wait_ms"]), "%.2f" % float(row["adding_ms"]),
@@ -221,6 +226,25 @@ def svg(rows):
             '<rect width="100%%" height="100%%" fill="white"/>\n%s\n</svg>\n' % (2 * width, bottom + 30, "\n".join(out)))
 
 
+def readme(rows):
+    """Writes the table of weak scaling in tests/cluster/README.md."""
+    path, head = os.path.join(HERE, "..", "README.md"), "| plan | network | hosts | thaw |"
+    lines = []
+    for (scaling, speed, network), group in grouped(rows).items():
+        for (plan, hosts), forms in group.items():
+            if scaling == "weak" and speed == "16" and "overlap" in forms:
+                forms = complete(plan, forms)
+                cells = [plan, network, hosts] + [percent(forms[f]["efficiency"]) if f in forms else ""
+                                                  for f in ("overlap", "backward", "ring", "ring-all")]
+                cells += [forms["overlap"]["messages"], "%.1f" % (float(forms["overlap"]["staging_bytes"]) / 1e6)]
+                lines.append("| " + " | ".join(str(c) for c in cells) + " |\n")
+    with open(path) as f:
+        text = f.read()
+    begin = text.index("\n", text.index("\n", text.index(head)) + 1) + 1
+    with open(path, "w") as f:
+        f.write(text[:begin] + "".join(lines) + text[text.index("\n\n", begin) + 1:])
+
+
 def publish(out, rows):
     for name, text in (("scaling.md", markdown(rows)), ("scaling.svg", svg(rows))):
         with open(os.path.join(out, name), "w") as f:
@@ -263,6 +287,8 @@ def main():
                                 " ".join(wanted), row["seconds"], row["efficiency"], spent() - began), file=sys.stderr, flush=True)
                             write(path, rows.values())
     publish(options.out, rows.values())
+    if os.path.samefile(options.out, os.path.join(HERE, "results")):
+        readme(rows.values())
     print(markdown(rows.values()))
 
 
