@@ -357,9 +357,10 @@ static void settle_steps(steps *s) {
     for (int i = 0; i < 6; i++)
         phase[i] = median(s->phases[i], repeat);
     bench->step = thaw_timing_of(s->seconds, repeat);
+    const size_t width = bench->exchange == THAW_EXCHANGE_HALF ? sizeof(uint16_t) : sizeof(float);
     double summed = 0.0; /* bytes of all steps, the one that is not counted included */
     for (int i = 0; i < s->plan->n_buckets; i++)
-        summed += (double)(repeat + 1) * (double)(s->plan->buckets[i].count * sizeof(float));
+        summed += (double)(repeat + 1) * (double)(s->plan->buckets[i].count * width);
     bench->handed = (double)thaw_exchange_bytes(s->exchange) / (double)(repeat + 1);
     bench->hidden = (double)thaw_exchange_hidden(s->exchange) / summed;
 }

@@ -7,8 +7,8 @@
 
 VGG16 with a small head, random weights and images, no cache; 2 ranks of T threads against 1 rank of T threads, the same batch
 over all ranks. Over shared memory, and between two network namespaces that tc limits to --rate. Programs take turns, on the same
-cores; figures are medians over the rounds. gain: images/s of 2 ranks over 1 rank. thaw sums gradients while it runs the
-frozen prefix of the next batch ahead; with `exchange: mpi` it calls MPI_Allreduce and does not. PyTorch: DistributedDataParallel
+cores, of which each rank has its own; figures are medians over the rounds. gain: images/s of 2 ranks over 1 rank. thaw sums
+gradients while it runs the frozen prefix of the next batch ahead; with `exchange: mpi` it calls MPI_Allreduce and does not. PyTorch: DistributedDataParallel
 on gloo, channels_last; its waiting is inside of its backward pass and not known. --smoke: small, figures mean nothing.
 """
 import argparse
@@ -53,12 +53,19 @@ def arguments():
     return options
 
 
+def cores(options, rank):
+    """Those of a rank, as on a cluster: left alone, the kernel has both ranks on one core for a while now and then."""
+    return "%d-%d" % (rank * options.threads, (rank + 1) * options.threads - 1)
+
+
 def thaw(options, plan, exchange, cable):
     """Points of 1 and 2 ranks: images/s, share of the step waited, share of the gradients hidden."""
+    own = ["sh", "-c", 'case $OMPI_COMM_WORLD_RANK in 0) cores=%s;; *) cores=%s;; esac; exec taskset -c $cores "$@"' % (
+        cores(options, 0), cores(options, 1)), "sh"]
     result = harness.run("bench", "--scaling", "--strong", "--model", "vgg16", "--no-top", "--input-shape",
                          "%d,%d,3" % (options.size, options.size), "--batch", options.batch, "--threads", options.threads,
                          "--repeat", options.steps, "--freeze", "%s=%s" % (plan, SPECS[plan]), "--exchange", exchange, "--json",
-                         ranks=2, prefix=cable.prefix() if cable else None, env=OWN_CORES, timeout=3600)
+                         prefix=(cable.prefix() if cable else harness.mpirun(2)) + own, env=OWN_CORES, timeout=3600)
     if result.status != 0:
         sys.exit(str(result))
     return [(p["images_per_second"], p["wait_share"], p["hidden_share"]) for p in result.json["points"]]
@@ -80,7 +87,7 @@ def torch(options, plan, ranks, cable):
         env = dict(os.environ, OMP_NUM_THREADS=str(options.threads), OMP_WAIT_POLICY="passive", GLOO_SOCKET_IFNAME=device,
                    CUDA_VISIBLE_DEVICES="")
         started.append(subprocess.Popen(
-            space + [options.torch, os.path.join(HERE, "peers", "torch_ddp.py")] +
+            space + ["taskset", "-c", cores(options, rank), options.torch, os.path.join(HERE, "peers", "torch_ddp.py")] +
             [str(a) for a in (rank, ranks, address, port, options.threads, plan, options.batch, options.size, options.steps)],
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, env=env))
     try:
