@@ -1,8 +1,6 @@
 /* The sum of a few doubles over ranks that moves on while the caller computes, by recursive doubling: of P = 2^s + r ranks the r
  * that exceed a power of two are folded into their neighbours (2i+1 into 2i, i < r), the others exchange all values with the
  * neighbour at distance 1, 2, 4, ... of 2^s places and add. Partners add the same two numbers, so all ranks have equal bits. */
-#include <math.h>
-
 #include "comm_mpi.h"
 #include "watch.h"
 

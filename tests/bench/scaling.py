@@ -8,8 +8,9 @@
 VGG16 with a small head, random weights and images, no cache; 2 ranks of T threads against 1 rank of T threads, the same batch
 over all ranks. Over shared memory, and between two network namespaces that tc limits to --rate. Programs take turns, on the same
 cores, of which each rank has its own; figures are medians over the rounds. gain: images/s of 2 ranks over 1 rank. thaw sums
-gradients while it runs the frozen prefix of the next batch ahead; with `exchange: mpi` it calls MPI_Allreduce and does not. PyTorch: DistributedDataParallel
-on gloo, channels_last; its waiting is inside of its backward pass and not known. --smoke: small, figures mean nothing.
+gradients while it runs the frozen prefix of the next batch ahead; with `exchange: mpi` it calls MPI_Allreduce and does not.
+PyTorch: DistributedDataParallel on gloo, channels_last; its waiting is inside of its backward pass and not known. --smoke: small,
+figures mean nothing.
 """
 import argparse
 import json
