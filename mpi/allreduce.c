@@ -45,7 +45,7 @@ enum {
     GROUP_LEVELS = 3,      /* most levels of the tree that a round of halving takes */
     ROUNDS = 64,           /* more than any scheme has: 2 log2 P, fold and unfold */
     HEAD = 2,              /* halves in front of a coded block: the shift, and room */
-    IDLE_TRIES = 4,        /* looks that find nothing before a poll gives up */
+    IDLE_TRIES = 2,        /* looks that find nothing before a poll gives up */
     ADD_BLOCK = 2048,      /* floats that stay in the first-level cache while P parts are summed */
     PARALLEL = 1 << 15     /* floats from which threads help to add */
 };
@@ -452,7 +452,8 @@ void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, size_t 
     start_chunks(a);
 }
 
-void thaw_allreduce_poll(thaw_allreduce *a) {
+bool thaw_allreduce_poll(thaw_allreduce *a) {
+    bool moved = false;
     for (int idle = 0; a->left > 0 && idle < IDLE_TRIES;) {
         int n = 0;
         MPI_Testsome(a->window * a->messages, a->requests, &n, a->ended, MPI_STATUSES_IGNORE);
@@ -460,7 +461,9 @@ void thaw_allreduce_poll(thaw_allreduce *a) {
             take_ended(a, n); /* MPI_UNDEFINED, no request at all, is negative */
         else
             idle++;
+        moved = moved || n > 0;
     }
+    return moved;
 }
 
 void thaw_allreduce_finish(thaw_allreduce *a) {

@@ -78,7 +78,10 @@ void thaw_comm_sum_begin(thaw_comm *comm, double *values, double *room, size_t c
     (void)comm, (void)values, (void)room, (void)count;
 }
 
-void thaw_comm_sum_poll(thaw_comm *comm) { (void)comm; }
+bool thaw_comm_sum_poll(thaw_comm *comm) {
+    (void)comm;
+    return false;
+}
 void thaw_comm_sum_end(thaw_comm *comm) { (void)comm; }
 
 thaw_status thaw_comm_max(thaw_comm *comm, double *values, size_t count) {
@@ -183,7 +186,10 @@ void thaw_allreduce_free(thaw_allreduce *a) { (void)a; }
 void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, size_t count) {
     (void)a, (void)values, (void)lost, (void)count;
 }
-void thaw_allreduce_poll(thaw_allreduce *a) { (void)a; }
+bool thaw_allreduce_poll(thaw_allreduce *a) {
+    (void)a;
+    return false;
+}
 void thaw_allreduce_finish(thaw_allreduce *a) { (void)a; }
 size_t thaw_allreduce_left(const thaw_allreduce *a) { return (void)a, (size_t)0; }
 size_t thaw_allreduce_memory(int n, size_t floats, int ranks, bool half) {
@@ -199,7 +205,10 @@ thaw_status thaw_node_sum_create(thaw_node_sum **out, thaw_comm *comm, float *bl
 }
 void thaw_node_sum_free(thaw_node_sum *s) { (void)s; }
 void thaw_node_sum_begin(thaw_node_sum *s, size_t offset, size_t count) { (void)s, (void)offset, (void)count; }
-void thaw_node_sum_poll(thaw_node_sum *s) { (void)s; }
+bool thaw_node_sum_poll(thaw_node_sum *s) {
+    (void)s;
+    return false;
+}
 void thaw_node_sum_finish(thaw_node_sum *s) { (void)s; }
 size_t thaw_node_sum_left(const thaw_node_sum *s) { return (void)s, (size_t)0; }
 int thaw_node_sum_parts(const thaw_node_sum *s) { return (void)s, 1; }

@@ -146,11 +146,8 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket) {
     return THAW_OK;
 }
 
-void thaw_exchange_poll(thaw_exchange *exchange) {
-    if (exchange->node)
-        thaw_node_sum_poll(exchange->node);
-    if (exchange->sums)
-        thaw_allreduce_poll(exchange->sums);
+bool thaw_exchange_poll(thaw_exchange *exchange) {
+    return exchange->node ? thaw_node_sum_poll(exchange->node) : exchange->sums && thaw_allreduce_poll(exchange->sums);
 }
 
 /* All begun buckets one after the other. */

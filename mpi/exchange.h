@@ -38,7 +38,7 @@ void thaw_allreduce_free(thaw_allreduce *a); /* nothing may be under way */
 /* Puts an array in line; equal counts in equal order on all ranks. [in,out] lost: (count) with halves: what rounding lost in the
  * step before, which is added to the values, then what it lost in this one; else not used. Borrowed until finish. */
 void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, size_t count);
-void thaw_allreduce_poll(thaw_allreduce *a);
+bool thaw_allreduce_poll(thaw_allreduce *a);
 void thaw_allreduce_finish(thaw_allreduce *a);
 size_t thaw_allreduce_left(const thaw_allreduce *a); /* floats that are begun and not summed */
 /* Bytes that thaw_allreduce_create takes on P ranks with default options, lists apart. */

@@ -112,6 +112,7 @@ static void tell_done(thaw_node_sum *s) {
 /* Goes on as far as others let it; false: there was nothing to do. */
 static bool advance(thaw_node_sum *s) {
     const int summed = s->summed, done = s->done, complete = s->complete;
+    bool heard = false; /* from other hosts */
     while (s->summed < s->n_line && all_begun(s, s->summed)) {
         const bucket *b = &s->line[s->summed++];
         sum_part(s, b);
@@ -124,7 +125,7 @@ static bool advance(thaw_node_sum *s) {
         tell_done(s);
     }
     if (s->across && s->done < s->summed) {
-        thaw_allreduce_poll(s->across);
+        heard = thaw_allreduce_poll(s->across);
         if (thaw_allreduce_left(s->across) == 0) {
             thaw_allreduce_finish(s->across);
             for (; s->done < s->summed; s->done++)
@@ -134,7 +135,7 @@ static bool advance(thaw_node_sum *s) {
     }
     while (s->complete < s->done && all_done(s, s->complete))
         s->left -= s->line[s->complete++].count;
-    return s->summed != summed || s->done != done || s->complete != complete;
+    return heard || s->summed != summed || s->done != done || s->complete != complete;
 }
 
 void thaw_node_sum_begin(thaw_node_sum *s, size_t offset, size_t count) {
@@ -144,9 +145,11 @@ void thaw_node_sum_begin(thaw_node_sum *s, size_t offset, size_t count) {
     advance(s);
 }
 
-void thaw_node_sum_poll(thaw_node_sum *s) {
-    while (s->complete < s->n_line && advance(s)) {
-    }
+bool thaw_node_sum_poll(thaw_node_sum *s) {
+    bool moved = false;
+    while (s->complete < s->n_line && advance(s))
+        moved = true;
+    return moved;
 }
 
 void thaw_node_sum_finish(thaw_node_sum *s) {

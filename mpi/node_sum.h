@@ -14,7 +14,7 @@ thaw_status thaw_node_sum_create(thaw_node_sum **out, thaw_comm *comm, float *bl
 void thaw_node_sum_free(thaw_node_sum *s); /* NULL is accepted; nothing may be under way */
 /* Puts floats of the block in line; the same in equal order on all ranks. */
 void thaw_node_sum_begin(thaw_node_sum *s, size_t offset, size_t count);
-void thaw_node_sum_poll(thaw_node_sum *s);
+bool thaw_node_sum_poll(thaw_node_sum *s);
 void thaw_node_sum_finish(thaw_node_sum *s);
 int thaw_node_sum_parts(const thaw_node_sum *s); /* ranks of the host */
 size_t thaw_node_sum_left(const thaw_node_sum *s); /* floats that are begun and not summed */

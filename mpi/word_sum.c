@@ -63,14 +63,17 @@ void thaw_comm_sum_begin(thaw_comm *comm, double *values, double *room, size_t c
     }
 }
 
-void thaw_comm_sum_poll(thaw_comm *comm) {
+bool thaw_comm_sum_poll(thaw_comm *comm) {
     thaw_word_sum *w = thaw_comm_word_sum(comm);
+    bool moved = false;
     for (int ended = 1; w->busy && ended > 0;) {
         int which[2];
         MPI_Testsome(2, w->requests, &ended, which, MPI_STATUSES_IGNORE);
         if (ended > 0)
             advance(comm, w, ended);
+        moved = moved || ended > 0;
     }
+    return moved;
 }
 
 void thaw_comm_sum_end(thaw_comm *comm) {

@@ -72,11 +72,12 @@ thaw_status thaw_comm_broadcast_buffer(thaw_comm *comm, void **data, size_t *byt
 thaw_status thaw_comm_sum(thaw_comm *comm, double *values, size_t count);
 thaw_status thaw_comm_max(thaw_comm *comm, double *values, size_t count);
 
-/* The sum of a few values that moves on while the caller computes: begin returns at once, poll looks and never waits, end waits;
+/* The sum of a few values that moves on while the caller computes: begin returns at once, poll looks, never waits and
+ * returns whether a message had come or gone, end waits;
  * values are the sums then. One at a time; begun and ended by all ranks, other collectives in between in the same order.
  * [in,out] room: (count), which with the values is borrowed until end. */
 void thaw_comm_sum_begin(thaw_comm *comm, double *values, double *room, size_t count);
-void thaw_comm_sum_poll(thaw_comm *comm);
+bool thaw_comm_sum_poll(thaw_comm *comm);
 void thaw_comm_sum_end(thaw_comm *comm);
 
 /* all[r*bytes ...] receives `bytes` bytes of rank r, in rank order, on every rank. Collective. */
@@ -164,8 +165,8 @@ void thaw_exchange_free(thaw_exchange *exchange);
  * the same order, and of one exchange at a time. The bucket must not be touched until thaw_exchange_finish. */
 thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket);
 /* Gives progress to what is in flight, and takes sums that have become possible; some microseconds if there is nothing to
- * do. Any number of calls, other on each rank, gives the same bits. */
-void thaw_exchange_poll(thaw_exchange *exchange);
+ * do. Any number of calls, other on each rank, gives the same bits. Returns whether anything had moved on. */
+bool thaw_exchange_poll(thaw_exchange *exchange);
 /* Waits until every begun bucket holds the sum over ranks. Collective. */
 thaw_status thaw_exchange_finish(thaw_exchange *exchange);
 /* With THAW_EXCHANGE_HALF: what rounding has lost so far is not added to the next step. Between a finish and a begin. */

@@ -28,10 +28,10 @@ typedef struct recorder {
 } recorder;
 
 /* Inside of operations. */
-static void progress(void *payload) {
+static bool progress(void *payload) {
     recorder *r = payload;
-    thaw_exchange_poll(r->exchange);
-    thaw_comm_sum_poll(r->comm);
+    const bool moved = thaw_exchange_poll(r->exchange);
+    return thaw_comm_sum_poll(r->comm) || moved;
 }
 
 static void hook_poll(void *payload) {

@@ -4,28 +4,31 @@
 
 #include "base/clock.h"
 
-/* A wire of 1 Gbit/s takes 64 KB in this time, less than a socket holds; looking for messages costs some microseconds. */
-#define INTERVAL 0.5e-3
+/* Seconds between two calls: the least while calls find something, else twice as long from call to call, up to the most. To look
+ * for messages costs some microseconds and cold caches; what a wire of 1 Gbit/s takes in the most, 256 KB, a socket holds. */
+#define LEAST 0.5e-3
+#define MOST 2e-3
 
-_Thread_local void (*thaw_progress_call)(void *payload);
+_Thread_local bool (*thaw_progress_call)(void *payload);
 static _Thread_local void *with;
-static _Thread_local double last; /* a call ended */
+static _Thread_local double last, interval; /* last: a call ended */
 static _Thread_local bool inside;
 
-void thaw_progress_set(void (*call)(void *payload), void *payload) {
+void thaw_progress_set(bool (*call)(void *payload), void *payload) {
     thaw_progress_call = call;
     with = payload;
     last = 0.0;
+    interval = LEAST;
 }
 
 void thaw_progress_when_due(void) {
     if (inside)
         return;
     const double now = thaw_clock();
-    if (now >= last && now - last < INTERVAL) /* a clock that was replaced may stand before the last call */
+    if (now >= last && now - last < interval) /* a clock that was replaced may stand before the last call */
         return;
     inside = true;
-    thaw_progress_call(with);
+    interval = thaw_progress_call(with) ? LEAST : 2.0 * interval < MOST ? 2.0 * interval : MOST;
     last = thaw_clock();
     inside = false;
 }

@@ -10,12 +10,13 @@
 #include "train/record.h"
 #include "train/run.h"
 
-void thaw_stage_poll(void *payload) {
+bool thaw_stage_poll(void *payload) {
     thaw_run *run = payload;
-    if (run->exchange)
-        thaw_exchange_poll(run->exchange);
-    thaw_comm_sum_poll(run->comm);
+    const bool moved = run->exchange && thaw_exchange_poll(run->exchange);
+    return thaw_comm_sum_poll(run->comm) || moved;
 }
+
+static void hook_poll(void *run) { thaw_stage_poll(run); }
 
 /* out = a + b (count); a NULL: out = b. */
 static void add(float *out, const float *a, const float *b, size_t count) {
@@ -268,7 +269,7 @@ thaw_status thaw_stage_begin(thaw_run *run) {
                                                                        : thaw_comm_alloc(run->comm, plan->count);
     if (run->job->accumulate > 1 && !(run->earlier = thaw_calloc(plan->count, sizeof *run->earlier)))
         status = thaw_fail(THAW_RESOURCE, "no memory for the gradients of earlier parts of a batch");
-    run->hooks = (thaw_hooks){thaw_stage_poll, hook_bucket_ready, hook_reduce_sum, run,
+    run->hooks = (thaw_hooks){hook_poll, hook_bucket_ready, hook_reduce_sum, run,
                               plan->slices > 1 ? &run->cut.slices : NULL, run->common ? &run->constants : NULL,
                               run->update.common ? &run->update.packs : NULL};
     if (!run->gradients)

@@ -8,7 +8,7 @@
  * with polls only behind operations, none inside), backward (without that prefix: only backward hides), ring (one blocking ring
  * all-reduce of what is trained, behind backward) or ring-all (of all weights of the network). SPEED: how often faster than the
  * measured machine a host computes. JITTER: standard deviation of an operation's seconds, relative. POLL: seconds of a poll
- * while sums are under way; EVERY: seconds of an operation between two polls inside it; ADD: bytes a second of sums. Rank 0
+ * while sums are under way; EVERY: least seconds of an operation between two polls inside it; ADD: bytes a second of sums. Rank 0
  * prints one line of JSON. */
 #include <math.h>
 #include <smpi/smpi.h>
@@ -43,7 +43,7 @@ typedef struct simulation {
     thaw_bucket buckets[OPERATIONS];
     size_t floats, all_floats; /* of the exchanged block; weights of the network */
     bool run_ahead;
-    double jitter, poll, every, computed, waited; /* seconds */
+    double jitter, poll, every, interval, computed, waited; /* seconds */
     long polls;
     uint64_t seed;
     int step;
@@ -69,23 +69,25 @@ static double normal(const simulation *s, int op) {
     return sqrt(-2.0 * log(u)) * cos(6.283185307179586 * v);
 }
 
-/* Sums that are under way have messages under way: only then a poll looks at anything. */
+/* Sums that are under way have messages under way: only then a poll looks at anything. What it finds decides when the next one
+ * comes, as in base/progress.c. */
 static void poll(simulation *s) {
     if (!s->exchange || counted.pending == 0)
         return;
     s->polls++;
     if (s->poll > 0.0)
         smpi_execute_benched(s->poll);
-    thaw_exchange_poll(s->exchange);
-    thaw_comm_sum_poll(s->comm);
+    const bool moved = thaw_exchange_poll(s->exchange);
+    s->interval = thaw_comm_sum_poll(s->comm) || moved ? s->every : fmin(2.0 * s->interval, 4.0 * s->every);
 }
 
 static void compute(simulation *s, int op) {
     const double factor = 1.0 + s->jitter * normal(s, op);
     double seconds = s->operations[op].seconds * (factor > 0.5 ? factor : 0.5);
     s->computed += seconds;
-    for (; s->every > 0.0 && seconds > s->every && counted.pending > 0; seconds -= s->every) {
-        smpi_execute_benched(s->every);
+    while (s->every > 0.0 && seconds > s->interval && counted.pending > 0) {
+        smpi_execute_benched(s->interval);
+        seconds -= s->interval;
         poll(s);
     }
     if (seconds > 0.0)
@@ -201,6 +203,7 @@ static void simulate(thaw_comm *comm, char **argv) {
     s->seed = mix(strtoull(argv[8], NULL, 10));
     s->poll = atof(argv[9]);
     s->every = strcmp(form, "operations") == 0 ? 0.0 : atof(argv[10]);
+    s->interval = s->every;
     s->run_ahead = strcmp(form, "overlap") == 0 || strcmp(form, "operations") == 0;
     read_table(s, argv[1], argv[2], atof(argv[5]), atof(argv[6]));
     const bool rings = strncmp(form, "ring", 4) == 0;
