@@ -44,14 +44,15 @@ thaw_window thaw_winograd_turned(const thaw_window *s) {
 
 static int64_t points_of(const thaw_window *s) { return thaw_tile_points(s->kh) * thaw_tile_points(s->kw); }
 
-/* Packed: panels of output channels; of each, a matrix (cin, width) for each point. */
+/* Packed: panels of output channels; of each, a matrix (cin, width) for each point, so many floats apart. */
+static int64_t filter_stride(const thaw_window *s, int64_t width) { return thaw_point_stride(s->cin * width); }
+
 size_t thaw_winograd_pack_floats(const thaw_window *s) {
-    return (size_t)(points_of(s) * s->cin * thaw_sixteens(s->cout));
+    const int64_t last = thaw_panels(s->cout) - 1;
+    return (size_t)(points_of(s) * (last * filter_stride(s, THAW_PANEL) + filter_stride(s, thaw_panel_width(s->cout, last))));
 }
 
-static float *panel_of(const thaw_window *s, float *packed, int64_t panel) {
-    return packed + panel * points_of(s) * s->cin * THAW_PANEL;
-}
+static int64_t panel_begin(const thaw_window *s, int64_t panel) { return panel * points_of(s) * filter_stride(s, THAW_PANEL); }
 
 void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed, thaw_part part) {
     const thaw_isa *isa = thaw_isa_get();
@@ -72,7 +73,7 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
                 memcpy(taps + tap * THAW_PANEL, from, (size_t)filters * sizeof *taps);
             }
             isa->winograd_filter((int)s->kh, (int)s->kw, taps, THAW_PANEL, width, scale ? factors : NULL,
-                                 panel_of(s, packed, panel) + ci * width, s->cin * width);
+                                 packed + panel_begin(s, panel) + ci * width, filter_stride(s, width));
         }
         isa->fence();
     }
@@ -96,7 +97,7 @@ void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float 
             }
         for (int64_t k = 0; k < from; k++)
             isa->winograd_filter((int)s->kh, (int)s->kw, taps[k], THAW_PANEL, width, NULL,
-                                 panel_of(&turned, packed, panel) + (co + k) * width, s->cout * width);
+                                 packed + panel_begin(&turned, panel) + (co + k) * width, filter_stride(&turned, width));
         isa->fence();
     }
 }
@@ -221,15 +222,16 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
         }
         for (int64_t panel = range * panels / ranges; panel < (range + 1) * panels / ranges; panel++) {
             thaw_progress();
-            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel), m_point = thaw_point_stride(count * width);
+            int64_t co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
+            int64_t m_point = thaw_point_stride(count * width), u_point = filter_stride(s, width);
             const finish f = {.bias = bias ? shift : NULL, .width = width, .n = thaw_least(width, s->cout - co), .act = act,
                               .add = add ? add + co : NULL, .stream = stream};
-            const float *u = packed + panel * t.points * s->cin * THAW_PANEL;
+            const float *u = packed + panel_begin(s, panel);
             for (int64_t i = 0; bias && i < width; i++)
                 shift[i] = i < f.n ? bias[co + i] : 0.0f;
             for (int64_t point = 0; point < t.points; point++)
-                isa->multiply(rows[point], width, s->cin, v + point * v_point, stride, piece, u + point * s->cin * width, zero,
-                              NULL, false, false, m + point * m_point, width, NULL);
+                isa->multiply(rows[point], width, s->cin, v + point * v_point, stride, piece, u + point * u_point, zero, NULL,
+                              false, false, m + point * m_point, width, NULL);
             for (int64_t i = 0; i < count; i++) {
                 tile[i].at.stride = width;
                 tile[i].at.point = m_point;

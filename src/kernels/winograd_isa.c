@@ -325,45 +325,56 @@ static inline __attribute__((always_inline)) void filter8(const doubles8 *g, dou
     t[7] = g[6];
 }
 
-/* Eight filters. */
-static inline __attribute__((always_inline)) void filter_points(int kh, int kw, const float *g, int64_t tap,
-                                                                const double *scale, doubles8 *t) {
-    doubles8 taps[9], half[18];
-    for (int k = 0; k < kh * kw; k++) {
-        doubles8_load(taps + k, g + k * tap);
+/* n taps of eight filters, from the one at g on, `step` apart. */
+static inline __attribute__((always_inline)) void load_taps(int n, const float *g, int64_t step, const double *scale,
+                                                            doubles8 *taps) {
+    for (int k = 0; k < n; k++) {
+        doubles8_load(taps + k, g + k * step);
         for (int i = 0; i < WIDE && scale; i++)
             taps[k][i] *= scale[i];
     }
-    if (kh * kw == 7) {
-        filter8(taps, t);
-    } else if (kh * kw == 3) {
-        filter6(taps, 1, t, 1);
-    } else {
-        for (int j = 0; j < 3; j++)
-            filter6(taps + j, 3, half + j, 3);
-        for (int r = 0; r < 6; r++)
-            filter6(half + 3 * r, 1, t + 6 * r, 1);
+}
+
+/* Sixteen filters of 3x3. Results lie far apart in a form larger than any cache: they are streamed, a row of points at a time,
+ * which the registers hold. */
+static inline __attribute__((always_inline)) void filter_square(const float *g, int64_t tap, const double *scale, float *u,
+                                                                int64_t point) {
+    doubles8 taps[3], half[2][18], t[2][6];
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < 3; j++) {
+            load_taps(3, g + i * WIDE + j * tap, 3 * tap, scale ? scale + i * WIDE : scale, taps);
+            filter6(taps, 1, half[i] + j, 3);
+        }
+    for (int p = 0; p < 6; p++) {
+        for (int i = 0; i < 2; i++)
+            filter6(half[i] + 3 * p, 1, t[i], 1);
+        for (int q = 0; q < 6; q++)
+            doubles8_stream(u + (6 * p + q) * point, t[0] + q, t[1] + q);
     }
 }
 
-/* Sixteen filters. Results lie far apart in a form larger than any cache: they are streamed. */
-static inline __attribute__((always_inline)) void filter16(int kh, int kw, const float *g, int64_t tap, const double *scale,
-                                                           float *u, int64_t point) {
-    doubles8 t[2][THAW_POINTS];
-    const int points = kh == kw ? THAW_POINTS : kh * kw == 7 ? 8 : 6;
-    for (int i = 0; i < 2; i++)
-        filter_points(kh, kw, g + i * WIDE, tap, scale ? scale + i * WIDE : scale, t[i]);
-    for (int p = 0; p < points; p++)
+/* The same of filters with so many taps in one direction. */
+static inline __attribute__((always_inline)) void filter_line(int taps, const float *g, int64_t tap, const double *scale,
+                                                              float *u, int64_t point) {
+    doubles8 from[7], t[2][8];
+    for (int i = 0; i < 2; i++) {
+        load_taps(taps, g + i * WIDE, tap, scale ? scale + i * WIDE : scale, from);
+        if (taps == 7)
+            filter8(from, t[i]);
+        else
+            filter6(from, 1, t[i], 1);
+    }
+    for (int p = 0; p < (taps == 7 ? 8 : 6); p++)
         doubles8_stream(u + p * point, t[0] + p, t[1] + p);
 }
 
 void THAW_NAMED(thaw_winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
                                       int64_t point) {
     for (int64_t i = 0; i < w; i += 16)
-        if (kh == kw) /* sizes that the compiler knows */
-            filter16(3, 3, g + i, tap, scale ? scale + i : scale, u + i, point);
+        if (kh == kw)
+            filter_square(g + i, tap, scale ? scale + i : scale, u + i, point);
         else
-            filter16(kh, kw, g + i, tap, scale ? scale + i : scale, u + i, point);
+            filter_line(kh * kw, g + i, tap, scale ? scale + i : scale, u + i, point);
 }
 
 /* Two rows of D d, as input_pair. */

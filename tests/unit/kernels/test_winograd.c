@@ -266,7 +266,9 @@ static void test_choice(void **state) {
     for (size_t i = 0; i < sizeof list / sizeof *list; i++) {
         const thaw_window *s = &list[i].s;
         size_t direct = (size_t)(s->kh * s->kw * s->cin) * (size_t)((s->cout + 15) / 16 * 16);
-        assert_int_equal(fast->conv_pack_floats(s, false), direct / list[i].taps * list[i].points);
+        /* of Winograd, a cache line behind each matrix of a panel of 32, which here all have an even number of them */
+        size_t lines = list[i].points > 1 ? list[i].points * (size_t)((s->cout + 31) / 32) : 0;
+        assert_int_equal(fast->conv_pack_floats(s, false), direct / list[i].taps * list[i].points + 16 * lines);
     }
     thaw_conv_mode_set(THAW_CONV_DIRECT);
     assert_int_equal(fast->conv_pack_floats(&list[0].s, false), 9 * 512 * 512);
