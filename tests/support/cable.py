@@ -41,6 +41,8 @@ class Cable:
             done = quiet("ip", *command)
             if done.returncode:
                 return "ip %s: %s" % (" ".join(command), done.stderr.strip())
+        for name in (a, b):  # which every kernel has; BBR, which some machines take, paces by timers that cost a virtual one much
+            quiet("ip", "netns", "exec", name, "sysctl", "-w", "net.ipv4.tcp_congestion_control=reno")
         done = quiet("ip", "netns", "exec", a, "unshare", "-u", "hostname", "node-a")
         return done.stderr.strip() if done.returncode else None
 
