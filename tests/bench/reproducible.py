@@ -2,13 +2,16 @@
 """What `training.reproducible: ranks` costs:  THAW_BIN=build/thaw tests/bench/reproducible.py
 
     --batch 32 (of a rank)   --ranks 1,2   --size 150   --plans late,everything   --steps 4   --epochs 5   --rounds 3
-    --threads T (all cores over the ranks)
+    --threads T (of a rank; all its cores)
 
-VGG16 with a small head, random weights and arrays, no cache. Programs take turns: one round trains with the mode and without.
-Of each run the first epoch warms up, and the median of the others counts; printed are medians over the rounds, and the median of
-the rounds' ratios (least to most).
+VGG16 with a small head, random weights and arrays, no cache. One round trains with the mode and without. With one rank both run at
+the same time, each on half of the cores, and once more with the halves changed: what disturbs the machine disturbs both. With more
+they take turns. Of each run the first epoch warms up, and the median of the others counts; printed are medians over the rounds,
+and the median of the rounds' ratios (least to most).
 """
 import argparse
+import concurrent.futures
+import math
 import os
 import statistics
 import sys
@@ -19,6 +22,7 @@ sys.path.insert(0, os.path.join(HERE, "..", "support"))
 import harness  # noqa: E402
 import jobs  # noqa: E402
 
+MODES = ("threads", "ranks")
 FREEZE = {"head": "all", "late": "before:block5_conv1", "everything": "none"}
 
 
@@ -35,17 +39,30 @@ def arguments():
     return parser.parse_args()
 
 
-def step(folder, o, ranks, plan, mode):
+def step(folder, o, ranks, plan, mode, cores):
     """Seconds of a step."""
-    output = os.path.join(folder, "run")
+    output = os.path.join(folder, "run-" + mode)
     job = jobs.vgg16(folder, output, o.size, o.batch * ranks, FREEZE[plan], {"reproducible": mode})
     job["stages"][0]["epochs"] = o.epochs
-    threads = o.threads or max(1, len(os.sched_getaffinity(0)) // ranks)
-    result = harness.run("train", harness.write_job(os.path.join(folder, "job.yaml"), job), "--resume", "never",
-                         ranks=ranks if ranks > 1 else 0, env={"OMP_NUM_THREADS": threads}, timeout=3600)
+    bound = ["taskset", "-c", ",".join(str(core) for core in cores)]
+    result = harness.run("train", harness.write_job(os.path.join(folder, mode + ".yaml"), job), "--resume", "never",
+                         prefix=bound if ranks == 1 else harness.mpirun(ranks),
+                         env={"OMP_NUM_THREADS": o.threads or max(1, len(cores) // ranks)}, timeout=3600)
     if result.status != 0:
         sys.exit(str(result))
     return statistics.median(epoch["seconds"] / epoch["steps"] for epoch in harness.events(output, "epoch")[1:])
+
+
+def one_round(folder, o, ranks, plan):
+    """Seconds of a step without the mode and with it."""
+    cores = sorted(os.sched_getaffinity(0))
+    if ranks > 1 or len(cores) < 2:
+        return [step(folder, o, ranks, plan, mode, cores) for mode in MODES]
+    halves, found = (cores[:len(cores) // 2], cores[len(cores) // 2:]), []
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        for turn in (halves, halves[::-1]):
+            found.append(list(pool.map(lambda mode, half: step(folder, o, ranks, plan, mode, half), MODES, turn)))
+    return [math.sqrt(a * b) for a, b in zip(*found)]
 
 
 def main():
@@ -57,7 +74,7 @@ def main():
         print("|---|---|---|---|---|---|")
         for plan in o.plans.split(","):
             for ranks in counts:
-                found = [[step(folder, o, ranks, plan, mode) for mode in ("threads", "ranks")] for _ in range(o.rounds)]
+                found = [one_round(folder, o, ranks, plan) for _ in range(o.rounds)]
                 costs = sorted(100 * (b / a - 1) for a, b in found)
                 print("| %s | %d | %d | %.3f | %.3f | %+.1f %% (%+.1f to %+.1f) |" % (
                     plan, ranks, o.batch, statistics.median(a for a, _ in found), statistics.median(b for _, b in found),
