@@ -14,8 +14,8 @@ void thaw_progress_set(bool (*call)(void *payload), void *payload);
 extern _Thread_local bool (*thaw_progress_call)(void *payload); /* of this thread; set by thaw_progress_set */
 void thaw_progress_when_due(void);
 
-/* Makes this thread's call, if there is one and the last one ended half a millisecond ago or earlier; up to two milliseconds where
- * calls find nothing. */
+/* Makes this thread's call, if there is one and the last one ended half a millisecond ago or earlier; up to two milliseconds
+ * where calls find nothing. */
 static inline void thaw_progress(void) {
     if (thaw_progress_call)
         thaw_progress_when_due();

@@ -85,8 +85,8 @@ static void charge(const MPI_Request *requests, int n, const int *which) {
     smpi_execute_benched(seconds);
 }
 
-/* As MPI_Testsome, by MPI_Waitany with an empty message of this rank to itself behind the others: SimGrid 3.32 keeps every message
- * that a test has found ended in a list of its rank, which each further one searches from end to end. */
+/* As MPI_Testsome, by MPI_Waitany with an empty message of this rank to itself behind the others: SimGrid 3.32 keeps every
+ * message that a test has found ended in a list of its rank, which each further one searches from end to end. */
 static int look(int n, MPI_Request *requests, int *ended, int *which) {
     MPI_Request all[n + 1], sent;
     bool any = false;

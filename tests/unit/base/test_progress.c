@@ -120,7 +120,8 @@ static void test_master_alone(void **state) {
 }
 
 int main(void) {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(test_none), cmocka_unit_test(test_interval), cmocka_unit_test(test_in_vain),
-                                       cmocka_unit_test(test_not_inside_itself), cmocka_unit_test(test_master_alone)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(test_none), cmocka_unit_test(test_interval),
+                                       cmocka_unit_test(test_in_vain), cmocka_unit_test(test_not_inside_itself),
+                                       cmocka_unit_test(test_master_alone)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
