@@ -33,6 +33,7 @@
 #include "base/threads.h"
 #include "comm_mpi.h"
 #include "exchange.h"
+#include "rank_tree.h"
 
 enum {
     CHUNK = 1 << 18,       /* floats: 1 MiB */
@@ -79,9 +80,9 @@ typedef struct array {
 struct thaw_allreduce {
     MPI_Comm world;
     int rank, size;
-    int fold, levels; /* P = 2^levels + fold */
-    int place;        /* of this rank among 2^levels; -1: folded into its neighbour */
-    int stages;       /* rounds of halving on the way there */
+    thaw_rank_tree tree;
+    int place;  /* of this rank; -1: folded into its neighbour */
+    int stages; /* rounds of halving on the way to the root */
     thaw_scheme scheme;
     bool half;
     size_t chunk;
@@ -107,7 +108,6 @@ static void add(float *restrict to, const float *restrict from, size_t n) {
 }
 
 /* The rank at a place of the binary tree. */
-static int rank_at(const thaw_allreduce *a, int place) { return place < a->fold ? 2 * place : place + a->fold; }
 
 /* Where owner `o`'s part of a chunk begins. */
 static size_t part_begin(const thaw_allreduce *a, size_t count, int o) {
@@ -134,15 +134,15 @@ static MPI_Request *next_request(thaw_allreduce *a, slot *s) {
 }
 
 static int blocks_of(const thaw_allreduce *a, const slot *s) {
-    return s->scheme == THAW_SCHEME_OWNERS ? a->size : s->scheme == THAW_SCHEME_HALVING ? 1 << a->levels : 1;
+    return s->scheme == THAW_SCHEME_OWNERS ? a->size : s->scheme == THAW_SCHEME_HALVING ? 1 << a->tree.levels : 1;
 }
 
 /* What a place keeps after `rounds` halvings, as blocks: the first halving decides about the upper half. */
 static run blocks_at(const thaw_allreduce *a, int place, int rounds) {
     int first = 0;
     for (int d = 0; d < rounds; d++)
-        first |= (place >> d & 1) << (a->levels - 1 - d);
-    return (run){first, first + (1 << (a->levels - rounds))};
+        first |= (place >> d & 1) << (a->tree.levels - 1 - d);
+    return (run){first, first + (1 << (a->tree.levels - rounds))};
 }
 
 /* Where block b begins, in floats. */
@@ -153,9 +153,9 @@ static size_t block_begin(const thaw_allreduce *a, const slot *s, int b) {
     if (s->scheme == THAW_SCHEME_OWNERS)
         return part_begin(a, s->count, b);
     int place = 0;
-    for (int d = 0; d < a->levels; d++)
-        place |= (b >> (a->levels - 1 - d) & 1) << d;
-    return (size_t)(region(s->count, s->values, place, a->levels).values - s->values);
+    for (int d = 0; d < a->tree.levels; d++)
+        place |= (b >> (a->tree.levels - 1 - d) & 1) << d;
+    return (size_t)(region(s->count, s->values, place, a->tree.levels).values - s->values);
 }
 
 /* Floats of blocks, and where they lie in the chunk; coded, each has a head in front of it. */
@@ -222,7 +222,7 @@ static void post_receive(thaw_allreduce *a, slot *s, int rank, run r, bool final
 }
 
 static int rounds_of(const thaw_allreduce *a, thaw_scheme scheme) {
-    return scheme == THAW_SCHEME_OWNERS ? 2 : 2 + (scheme == THAW_SCHEME_DOUBLING ? a->levels : 2 * a->stages);
+    return scheme == THAW_SCHEME_OWNERS ? 2 : 2 + (scheme == THAW_SCHEME_DOUBLING ? a->tree.levels : 2 * a->stages);
 }
 
 /* Levels [from, to) of the tree, taken at once by groups of 2^(to-from) places that differ in these bits. */
@@ -236,13 +236,13 @@ static group group_of(const thaw_allreduce *a, const slot *s) {
     const int d = s->round - 1;
     const bool back = d >= a->stages;
     const int stage = back ? 2 * a->stages - 1 - d : d;
-    const int from = a->levels * stage / a->stages, to = a->levels * (stage + 1) / a->stages;
+    const int from = a->tree.levels * stage / a->stages, to = a->tree.levels * (stage + 1) / a->stages;
     return (group){from, to, (1 << (to - from)) - 1, back};
 }
 
 /* The first round folds, the last one hands the sums back; they are empty where P is a power of two. */
 static void post_fold(thaw_allreduce *a, slot *s, bool unfold) {
-    if (a->rank >= 2 * a->fold)
+    if (a->rank >= 2 * a->tree.fold)
         return;
     const bool folded = a->rank % 2 != 0;
     const run all = {0, blocks_of(a, s)};
@@ -267,7 +267,7 @@ static void post_halving(thaw_allreduce *a, slot *s) {
     const group g = group_of(a, s);
     const run mine = blocks_at(a, a->place, g.to);
     for (int i = 1; i <= g.others; i++) {
-        const int there = a->place ^ i << g.from, rank = rank_at(a, there);
+        const int there = a->place ^ i << g.from, rank = thaw_rank_at(a->tree, there);
         const run theirs = blocks_at(a, there, g.to);
         post_receive(a, s, rank, g.back ? theirs : mine, g.back, i - 1);
         post_send(a, s, rank, g.back ? mine : theirs, g.back);
@@ -283,7 +283,7 @@ static void post(thaw_allreduce *a, slot *s) {
     } else if (a->place >= 0 && s->scheme == THAW_SCHEME_HALVING) {
         post_halving(a, s);
     } else if (a->place >= 0) {
-        const int rank = rank_at(a, a->place ^ 1 << (s->round - 1));
+        const int rank = thaw_rank_at(a->tree, a->place ^ 1 << (s->round - 1));
         post_receive(a, s, rank, (run){0, 1}, false, 0);
         post_send(a, s, rank, (run){0, 1}, false);
     }
@@ -311,11 +311,11 @@ static void sum_owners(const thaw_allreduce *a, const slot *s) {
     float *part[OWNERS_MOST], *leaf[OWNERS_MOST], *folded[OWNERS_MOST];
     for (int r = 0; r < a->size; r++)
         part[r] = r == a->rank ? s->values + begin : s->staging + (size_t)(r - (r > a->rank)) * own;
-    for (int place = 0; place < 1 << a->levels; place++)
-        leaf[place] = part[rank_at(a, place)];
-    for (int i = 0; i < a->fold; i++)
+    for (int place = 0; place < 1 << a->tree.levels; place++)
+        leaf[place] = part[thaw_rank_at(a->tree, place)];
+    for (int i = 0; i < a->tree.fold; i++)
         folded[i] = part[2 * i + 1];
-    sum_tree(leaf, 1 << a->levels, folded, a->fold, part[a->rank], own);
+    sum_tree(leaf, 1 << a->tree.levels, folded, a->tree.fold, part[a->rank], own);
 }
 
 /* The part of a chunk that this rank keeps of its group's. */
@@ -351,8 +351,8 @@ static void combine_halving(thaw_allreduce *a, slot *s) {
         return;
     take_arrived(a, s, blocks_at(a, a->place, g.to), g.others);
     sum_group(a, s, &g);
-    if (a->half && g.to == a->levels)
-        code(a, s, blocks_at(a, a->place, a->levels));
+    if (a->half && g.to == a->tree.levels)
+        code(a, s, blocks_at(a, a->place, a->tree.levels));
 }
 
 /* What a round has brought. */
@@ -361,7 +361,7 @@ static void combine(thaw_allreduce *a, slot *s) {
     if (s->scheme == THAW_SCHEME_OWNERS) {
         combine_owners(a, s);
     } else if (s->round == 0) {
-        if (a->rank < 2 * a->fold && a->place >= 0) {
+        if (a->rank < 2 * a->tree.fold && a->place >= 0) {
             take_arrived(a, s, all, 1);
             add(s->values, s->staging, s->count);
         }
@@ -496,18 +496,16 @@ size_t thaw_allreduce_memory(int n, size_t floats, int ranks, bool half) {
 }
 
 static void find_place(thaw_allreduce *a, int group_levels) {
-    while (2 << a->levels <= a->size)
-        a->levels++;
-    a->fold = a->size - (1 << a->levels);
-    a->stages = (a->levels + group_levels - 1) / group_levels;
-    a->place = a->rank >= 2 * a->fold ? a->rank - a->fold : a->rank % 2 ? -1 : a->rank / 2;
+    a->tree = thaw_rank_tree_of(a->size);
+    a->stages = (a->tree.levels + group_levels - 1) / group_levels;
+    a->place = thaw_rank_place(a->tree, a->rank);
 }
 
 static bool make_slots(thaw_allreduce *a, int n, size_t floats, size_t window) {
     const size_t plain = stride_for(floats, a->chunk), coded = a->half ? coded_stride(floats, a->chunk, a->size) : 0;
     const size_t stride = plain + coded, slots = slots_for(n, floats, a->chunk, window);
     const bool owners = a->scheme == THAW_SCHEME_OWNERS || (a->scheme == THAW_SCHEME_AUTO && a->size <= OWNERS_AUTO);
-    const int group_levels = a->stages ? (a->levels + a->stages - 1) / a->stages : 0;
+    const int group_levels = a->stages ? (a->tree.levels + a->stages - 1) / a->stages : 0;
     a->window = (int)slots;
     a->messages = 2 * (owners ? a->size - 1 : a->scheme == THAW_SCHEME_DOUBLING ? 1 : (1 << group_levels) - 1);
     const size_t requests = slots * (size_t)a->messages;

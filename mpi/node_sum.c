@@ -16,6 +16,7 @@
 #include "base/memory.h"
 #include "comm_mpi.h"
 #include "node_sum.h"
+#include "rank_tree.h"
 
 enum {
     ALIGN = 16,           /* floats of a cache line; parts begin on one */
@@ -188,9 +189,9 @@ thaw_status thaw_node_sum_create(thaw_node_sum **out, thaw_comm *comm, float *bl
     s->part = thaw_common_part(window->common);
     s->parts = thaw_common_parts(window->common);
     s->tally = (tally_of_rank *)(void *)head;
-    for (s->leaves = 1; 2 * s->leaves <= s->parts; s->leaves *= 2) {
-    }
-    s->fold = s->parts - s->leaves;
+    const thaw_rank_tree tree = thaw_rank_tree_of(s->parts);
+    s->leaves = 1 << tree.levels;
+    s->fold = tree.fold;
     s->blocks = thaw_calloc((size_t)s->parts, sizeof *s->blocks);
     s->leaf = thaw_calloc((size_t)s->leaves, sizeof *s->leaf);
     s->line = thaw_calloc((size_t)n, sizeof *s->line);
@@ -207,7 +208,7 @@ thaw_status thaw_node_sum_create(thaw_node_sum **out, thaw_comm *comm, float *bl
     for (int r = 0; r < s->parts; r++)
         s->blocks[r] = thaw_node_window_block(window, r);
     for (int i = 0; i < s->leaves; i++)
-        s->leaf[i] = s->blocks[i < s->fold ? 2 * i : i + s->fold];
+        s->leaf[i] = s->blocks[thaw_rank_at(tree, i)];
     s->before = atomic_load(&s->tally[s->part].begun);
     *out = s;
     return THAW_OK;

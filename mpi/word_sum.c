@@ -1,30 +1,24 @@
-/* The sum of a few doubles over ranks that moves on while the caller computes, by recursive doubling: of P = 2^s + r ranks the r
- * that exceed a power of two are folded into their neighbours (2i+1 into 2i, i < r), the others exchange all values with the
- * neighbour at distance 1, 2, 4, ... of 2^s places and add. Partners add the same two numbers, so all ranks have equal bits. */
+/* The sum of a few doubles over ranks that moves on while the caller computes, by recursive doubling in the tree of ranks: folded
+ * ranks send their values to their neighbours, the others exchange all values with the place at distance 1, 2, 4, ... and add.
+ * Partners add the same two numbers, so all ranks have equal bits. */
 #include "comm_mpi.h"
+#include "rank_tree.h"
 #include "watch.h"
 
 enum { WORD_TAG = 16 }; /* and one for each round */
 
-static int levels_of(const thaw_comm *comm) {
-    int levels = 0;
-    while (2 << levels <= thaw_comm_size(comm))
-        levels++;
-    return levels;
-}
-
 /* Posts what a round wants; rounds are 0 (fold), 1 to levels, and the last (back to those that were folded). */
 static void post(thaw_comm *comm, thaw_word_sum *w) {
-    const int rank = thaw_comm_rank(comm), levels = levels_of(comm), fold = thaw_comm_size(comm) - (1 << levels);
-    const bool first = w->round == 0, last = w->round == levels + 1, folded = rank < 2 * fold && rank % 2 != 0;
+    const thaw_rank_tree tree = thaw_rank_tree_of(thaw_comm_size(comm));
+    const int rank = thaw_comm_rank(comm), place = thaw_rank_place(tree, rank);
+    const bool first = w->round == 0, last = w->round == tree.levels + 1, folded = place < 0;
     bool sends, receives;
     int partner = rank ^ 1;
     if (first || last) {
-        sends = rank < 2 * fold && folded == first;
-        receives = rank < 2 * fold && folded == last;
+        sends = rank < 2 * tree.fold && folded == first;
+        receives = rank < 2 * tree.fold && folded == last;
     } else {
-        const int place = rank < 2 * fold ? rank / 2 : rank - fold, there = place ^ 1 << (w->round - 1);
-        partner = there < fold ? 2 * there : there + fold;
+        partner = folded ? rank : thaw_rank_at(tree, place ^ 1 << (w->round - 1));
         sends = receives = !folded;
     }
     const MPI_Comm world = thaw_comm_world(comm);
@@ -44,7 +38,7 @@ static void advance(thaw_comm *comm, thaw_word_sum *w, int ended) {
     while (w->busy && w->pending == 0) {
         for (int i = 0; w->adds && i < w->count; i++)
             w->values[i] += w->room[i];
-        w->busy = ++w->round < levels_of(comm) + 2;
+        w->busy = ++w->round < thaw_rank_tree_of(thaw_comm_size(comm)).levels + 2;
         if (w->busy)
             post(comm, w);
     }
