@@ -107,8 +107,6 @@ static void add(float *restrict to, const float *restrict from, size_t n) {
         to[i] += from[i];
 }
 
-/* The rank at a place of the binary tree. */
-
 /* Where owner `o`'s part of a chunk begins. */
 static size_t part_begin(const thaw_allreduce *a, size_t count, int o) {
     return smaller(count, align_up(count / (size_t)a->size * (size_t)o + count % (size_t)a->size * (size_t)o / (size_t)a->size));

@@ -73,8 +73,8 @@ thaw_status thaw_comm_sum(thaw_comm *comm, double *values, size_t count);
 thaw_status thaw_comm_max(thaw_comm *comm, double *values, size_t count);
 
 /* The sum of a few values that moves on while the caller computes: begin returns at once, poll looks, never waits and
- * returns whether a message had come or gone, end waits;
- * values are the sums then. One at a time; begun and ended by all ranks, other collectives in between in the same order.
+ * returns whether a message had come or gone, end waits; values are the sums then. One at a time; begun and ended by all ranks,
+ * other collectives in between in the same order.
  * [in,out] room: (count), which with the values is borrowed until end. */
 void thaw_comm_sum_begin(thaw_comm *comm, double *values, double *room, size_t count);
 bool thaw_comm_sum_poll(thaw_comm *comm);

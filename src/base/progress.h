@@ -11,6 +11,11 @@
  * nothing then. */
 void thaw_progress_set(bool (*call)(void *payload), void *payload);
 
+/* Seconds from a call to the next: `least` where it found something, else twice what they were, up to four times `least`. */
+static inline double thaw_progress_next(double seconds, double least, bool found) {
+    return found ? least : seconds < 2.0 * least ? 2.0 * seconds : 4.0 * least;
+}
+
 extern _Thread_local bool (*thaw_progress_call)(void *payload); /* of this thread; set by thaw_progress_set */
 void thaw_progress_when_due(void);
 

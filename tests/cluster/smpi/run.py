@@ -34,9 +34,11 @@ SOURCES = ["tests/cluster/smpi/simulate.c", "tests/cluster/smpi/counting.c", "mp
 # are the platform's but for 6 % of headers, instead of SimGrid's calibration of a cluster of its own. Links are full duplex and
 # acknowledgements within those 6 %: without "crosstraffic" flows of one direction do not hang together with those of the other,
 # which is 40 times faster at 16 hosts. At most 4 flows share a link at once, further ones queue: several times faster at 64
-# hosts. Neither changed the seconds of a step there by more than 0.00001.
+# hosts. Neither changed the seconds of a step there by more than 0.00001. No message is detached, for these make a list that is
+# searched for each of them; "smpi/or" would be for them alone, so OVERHEAD stands for both ends of a message.
 SETTINGS = {"smpi/simulate-computation": "no", "smpi/host-speed": "1Gf", "smpi/test": "0", "smpi/grow-injected-times": "no",
-            "smpi/coll-selector": "ompi", "smpi/or": "0:0:0", "smpi/send-is-detached-thresh": "0", "smpi/shared-malloc": "global", "smpi/shared-malloc-blocksize": "16777216",
+            "smpi/coll-selector": "ompi", "smpi/shared-malloc": "global", "smpi/shared-malloc-blocksize": "16777216",
+            "smpi/or": "0:0:0", "smpi/send-is-detached-thresh": "0",
             "smpi/bw-factor": "0:0.94", "smpi/lat-factor": "0:1", "network/crosstraffic": "0", "maxmin/concurrency-limit": "4"}
 OVERHEAD = {"100g": "2e-6", "10g": "6e-6"}  # seconds of a rank for sending a message and receiving another
 JITTER, SEED, POLL, EVERY = 0.02, 1, 2e-6, 5e-4

@@ -18,6 +18,7 @@
 #include <string.h>
 
 #include "base/memory.h"
+#include "base/progress.h"
 #include "counting.h"
 #include "exchange.h"
 #include "thaw/comm.h"
@@ -70,7 +71,7 @@ static double normal(const simulation *s, int op) {
 }
 
 /* Sums that are under way have messages under way: only then a poll looks at anything. What it finds decides when the next one
- * comes, as in base/progress.c. */
+ * comes. */
 static void poll(simulation *s) {
     if (!s->exchange || counted.pending == 0)
         return;
@@ -78,7 +79,7 @@ static void poll(simulation *s) {
     if (s->poll > 0.0)
         smpi_execute_benched(s->poll);
     const bool moved = thaw_exchange_poll(s->exchange);
-    s->interval = thaw_comm_sum_poll(s->comm) || moved ? s->every : fmin(2.0 * s->interval, 4.0 * s->every);
+    s->interval = thaw_progress_next(s->interval, s->every, thaw_comm_sum_poll(s->comm) || moved);
 }
 
 static void compute(simulation *s, int op) {
