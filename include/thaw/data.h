@@ -103,6 +103,7 @@ typedef struct thaw_loader_options {
     uint64_t seed;
     int threads;               /* decoding threads, >= 1 */
     int depth;                 /* batches decoded ahead, >= 1 */
+    int held;                  /* batches that the caller holds: the last one, and so many less one before it; 0: 1 */
     int64_t max_batch;         /* largest batch that will be asked for (this rank) */
     bool by_variant;           /* every sample in the variant that thaw_loader_begin's `epoch` names, instead of drawn */
     bool labels_only;          /* x is not read and NULL in batches */
@@ -118,7 +119,7 @@ int thaw_augment_variants(const thaw_loader_options *options, bool flat);
 int thaw_augment_variant(const thaw_loader_options *options, bool flat, int64_t sample, int64_t epoch);
 
 /* One batch. x (n,H,W,C) preprocessed; y (n,y_width): class index as float, or the row of y. Borrowed until the next
- * call of thaw_loader_next or thaw_loader_free. */
+ * call of thaw_loader_next (options.held: the call that is so many on) or thaw_loader_free. */
 typedef struct thaw_batch {
     int64_t n;
     float *x, *y;
@@ -136,7 +137,8 @@ void thaw_loader_free(thaw_loader *loader); /* joins the threads; NULL is accept
 thaw_status thaw_loader_begin(thaw_loader *loader, const int64_t *samples, const int64_t *starts, int64_t n_batches,
                               int64_t epoch);
 /* Next batch in order, waiting for it. An image that cannot be decoded gives THAW_DATA with its name (THAW_NO_INPUT if it is
- * gone), the first of the batch whatever the threads did; `batch` is empty then, and the next call gives the next batch. */
+ * gone), the first of the batch whatever the threads did; `batch` ends before it then (of arrays it is empty), and the next call
+ * gives the next batch. */
 thaw_status thaw_loader_next(thaw_loader *loader, thaw_batch *batch);
 
 /* One image file to RGB bytes as TensorFlow's decode_image gives them (JPEG, PNG, BMP by content). [out] pixels (H,W,3)

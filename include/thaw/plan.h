@@ -28,6 +28,7 @@ typedef struct thaw_plan_request {
     const bool *trainable;        /* per layer; NULL: nothing is trained, all is one prefix (evaluate, predict) */
     const bool *batch_statistics; /* per layer: a trainable BatchNormalization normalises with batch statistics; NULL: none */
     int64_t max_batch;            /* images in one run of a tape on this rank, >= 1 */
+    int64_t step_images;          /* of these, in a run of a training step, whose prefix may run with those of later steps; 0: not */
     int optimizer_slots;          /* floats per trainable parameter beside itself and its gradient */
     int slices;                   /* of the global batch, whose sums are made one by one; 0, 1: none */
 } thaw_plan_request;
@@ -52,7 +53,11 @@ typedef struct thaw_plan {
     const thaw_model *model;
     int64_t max_batch;
     int slices;             /* at least 1 */
-    int64_t prefix_batch;   /* images that the prefix takes at once: its activations stay small, its bits are the same */
+    /* Steps of few images have their prefix in one run of several, for a packed kernel that comes from memory is used by all
+     * images that are there. No bit changes. */
+    int together;           /* steps in a run of the prefix; with more than one, boundary slots are there twice */
+    int64_t prefix_images;  /* of the largest run of the prefix, at least max_batch */
+    int64_t prefix_batch;   /* images that an operation of it takes at once, at most: activations stay small */
     bool *trainable;        /* per layer */
     bool *batch_statistics; /* per layer, as in force: trainable BN with batch statistics */
     bool *needs_grad;       /* per node */

@@ -234,7 +234,8 @@ typedef struct steps {
     float *gradients, *x, *y;
     int64_t *samples;
     int n_prefix, n_forward, n_backward; /* operations */
-    bool ready;                          /* the prefix ran ahead: the boundary holds the next batch */
+    int step;                            /* of plan->together whose prefix is run together, the next one */
+    bool begun, ready;                   /* the prefix of the next ones is under way; the boundary holds them */
     double *all, *seconds, *room;        /* (repeat, operations), (repeat), (repeat) */
     double *phases[6];                   /* seconds of each run */
 } steps;
@@ -263,7 +264,7 @@ static thaw_status make_steps(steps *s) {
     s->n_forward = plan->tape_train->n_ops;
     for (int i = 0; i < s->n_forward; i++)
         s->n_backward += plan->tape_train->ops[i].wants_dw || plan->tape_train->ops[i].wants_dx;
-    s->x = thaw_bench_values(s->bench->batch * thaw_shape_count(&s->model->nodes[s->model->input].shape), rank);
+    s->x = thaw_bench_values(plan->together * s->bench->batch * thaw_shape_count(&s->model->nodes[s->model->input].shape), rank);
     s->y = thaw_bench_values(s->bench->batch * plan->outputs, rank + 1);
     s->samples = thaw_calloc((size_t)s->bench->batch, sizeof *s->samples);
     s->segments = thaw_calloc((size_t)plan->n_tensors, sizeof *s->segments);
@@ -285,19 +286,25 @@ static thaw_status make_steps(steps *s) {
                                  s->update.slots);
 }
 
-/* The prefix of a batch; its seconds are added to *seconds, those of its operations are left in `seconds_of`. */
-static void run_prefix(steps *s, double *seconds_of, double *seconds) {
+/* A share of the prefix of the next steps; its seconds are added to *seconds, those of its operations are left in `seconds_of`. */
+static void run_prefix(steps *s, double share, double *seconds_of, double *seconds) {
     const double began = begin_phase(&s->record, seconds_of, s->n_prefix);
-    thaw_engine_prefix(s->engine, s->bench->batch, s->x);
-    s->ready = true;
+    if (!s->begun)
+        thaw_engine_prefix_begin(s->engine, s->plan->together * s->bench->batch, s->x);
+    thaw_engine_prefix_run(s->engine, share);
+    s->begun = share < 1.0;
+    s->ready = !s->begun;
+    if (s->ready)
+        thaw_engine_prefix_turn(s->engine);
     *seconds += begin_phase(&s->record, NULL, 0) - began;
 }
 
-/* One step as training does it, without loader. */
+/* One step as training does it, without loader. Its seconds are added to those of run `at`. */
 static thaw_status one_step(steps *s, int64_t at) {
     enum { CONTROL_WORDS = 8 }; /* as many as training sums in each step, about */
     thaw_comm *comm = s->bench->app->comm;
     const int64_t images = s->bench->batch;
+    const int together = s->plan->together;
     const bool ahead = s->bench->run_ahead;
     const int operations = s->n_prefix + s->n_forward + s->n_backward;
     const double ranks = (double)thaw_comm_size(comm);
@@ -308,11 +315,11 @@ static thaw_status one_step(steps *s, int64_t at) {
     if (!ahead)
         thaw_comm_barrier(comm);
     times[0] = thaw_clock();
-    if (!s->ready)
-        run_prefix(s, seconds_of, &prefix);
+    if (s->step == 0 && !s->ready)
+        run_prefix(s, 1.0, seconds_of, &prefix);
     s->ready = false;
     times[1] = begin_phase(&s->record, seconds_of + s->n_prefix, s->n_forward);
-    const float *z = thaw_engine_forward(s->engine, images, &draws);
+    const float *z = thaw_engine_forward(s->engine, s->step * images, images, &draws);
     float *dz = thaw_engine_output_gradient(s->engine);
     times[2] = begin_phase(&s->record, NULL, 0);
     thaw_status status = thaw_objective_batch(&s->objective, images, z, s->y, 1.0 / ((double)images * ranks), dz, &sums);
@@ -321,8 +328,9 @@ static thaw_status one_step(steps *s, int64_t at) {
     times[4] = begin_phase(&s->record, NULL, 0);
     if (ahead)
         thaw_comm_sum_begin(comm, control[0], control[1], CONTROL_WORDS);
+    s->step = (s->step + 1) % together;
     if (ahead && thaw_exchange_overlaps(s->exchange))
-        run_prefix(s, seconds_of, &prefix);
+        run_prefix(s, s->step ? (double)s->step / together : 1.0, seconds_of, &prefix);
     times[5] = thaw_clock();
     const thaw_status exchanged = thaw_exchange_finish(s->exchange);
     if (ahead)
@@ -333,9 +341,9 @@ static thaw_status one_step(steps *s, int64_t at) {
     const double met = s->update.waited;
     const double phases[6] = {prefix, times[2] - times[1], times[3] - times[2], times[4] - times[3],
                               times[6] - times[5] + met, end - times[6] - met};
-    s->seconds[at] = end - times[0];
+    s->seconds[at] += (end - times[0]) / together;
     for (int i = 0; i < 6; i++)
-        s->phases[i][at] = phases[i];
+        s->phases[i][at] += phases[i] / together;
     THAW_TRY(status);
     THAW_TRY(exchanged);
     return s->record.status;
@@ -358,10 +366,11 @@ static void settle_steps(steps *s) {
         phase[i] = median(s->phases[i], repeat);
     bench->step = thaw_timing_of(s->seconds, repeat);
     const size_t width = bench->exchange == THAW_EXCHANGE_HALF ? sizeof(uint16_t) : sizeof(float);
-    double summed = 0.0; /* bytes of all steps, the one that is not counted included */
+    const double all = (double)(repeat + 1) * s->plan->together; /* steps, those that are not counted included */
+    double summed = 0.0; /* their bytes */
     for (int i = 0; i < s->plan->n_buckets; i++)
-        summed += (double)(repeat + 1) * (double)(s->plan->buckets[i].count * width);
-    bench->handed = (double)thaw_exchange_bytes(s->exchange) / (double)(repeat + 1);
+        summed += all * (double)(s->plan->buckets[i].count * width);
+    bench->handed = (double)thaw_exchange_bytes(s->exchange) / all;
     bench->hidden = (double)thaw_exchange_hidden(s->exchange) / summed;
 }
 
@@ -376,6 +385,12 @@ static thaw_status seconds_of_ranks(steps *s) {
     if (s->bench->run_ahead)
         qsort(s->seconds, (size_t)s->bench->repeat, sizeof *s->seconds, by_value);
     return thaw_comm_max(s->bench->app->comm, s->seconds, (size_t)s->bench->repeat);
+}
+
+static void clear_first(steps *s) {
+    s->seconds[0] = 0.0;
+    for (int i = 0; i < 6; i++)
+        s->phases[i][0] = 0.0;
 }
 
 thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {
@@ -395,8 +410,11 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
     if (thaw_comm_size(comm) > 1)
         thaw_progress_set(progress, &s.record);
     s.record.exchange = s.exchange;
-    for (int64_t run = -1; run < bench->repeat; run++) { /* the first touches all memory and is not counted */
-        const thaw_status now = one_step(&s, run < 0 ? 0 : run);
+    const int64_t each = plan->together; /* steps of a run, whose mean counts: they have one prefix */
+    for (int64_t i = -each; i < bench->repeat * each; i++) { /* the first run touches all memory and is not counted */
+        if (i == 0)
+            clear_first(&s);
+        const thaw_status now = one_step(&s, i < 0 ? 0 : i / each);
         status = status == THAW_OK ? now : status; /* a step of its own does not wait for others to agree either */
     }
     THAW_GOTO(thaw_comm_agree(comm, status));

@@ -23,7 +23,7 @@ static int64_t images_of(const thaw_plan *plan, const thaw_job *job) {
 
 static thaw_status compile(thaw_plan **plan, const thaw_model *model, const bool *trainable, const bool *batch_statistics,
                            int64_t images, int slots) {
-    const thaw_plan_request request = {model, trainable, batch_statistics, images, slots, 1};
+    const thaw_plan_request request = {model, trainable, batch_statistics, images, 0, slots, 1};
     return thaw_plan_compile(plan, &request);
 }
 

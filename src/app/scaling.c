@@ -107,6 +107,7 @@ static thaw_status compile(thaw_plan **out, const thaw_scaling *s, const thaw_sc
         .model = s->model,
         .trainable = plan->trainable,
         .max_batch = images_of(s, kind, world),
+        .step_images = images_of(s, kind, world),
         .optimizer_slots = 1,
     };
     *out = NULL;

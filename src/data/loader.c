@@ -342,7 +342,7 @@ thaw_status thaw_loader_create(thaw_loader **out, const thaw_dataset *dataset, c
     l->options = *options;
     l->row = options->shape[0] * (options->shape[1] ? options->shape[1] * options->shape[2] : 1);
     l->y_width = !dataset->arrays ? 1 : dataset->y_file ? dataset->y_width : 0;
-    l->n_slots = options->depth + 1; /* the engine holds one more */
+    l->n_slots = options->depth + (options->held > 1 ? options->held : 1);
     pthread_mutex_init(&l->lock, NULL);
     pthread_cond_init(&l->work, NULL);
     pthread_cond_init(&l->done, NULL);
@@ -463,17 +463,17 @@ thaw_status thaw_loader_next(thaw_loader *l, thaw_batch *batch) {
         return thaw_fail(THAW_INTERNAL, "batch %lld of a pass of %lld is asked for", (long long)l->taken,
                          (long long)l->n_batches);
     }
-    const int64_t b = l->taken++; /* gives back the batch before it */
+    const int64_t b = l->taken++; /* gives back the batch before it, or one before that */
     pthread_cond_broadcast(&l->work);
     slot *s = slot_of(l, b);
     const int64_t n = batch_size(l, b);
     while (n > 0 && (s->batch != b || s->left > 0))
         wait_done(l);
     const thaw_status status = n > 0 ? s->status : THAW_OK;
-    *batch = (thaw_batch){.n = n, .x = s->x, .y = l->y_width ? s->y : NULL, .samples = l->samples + l->starts[b]};
+    *batch = (thaw_batch){.n = status == THAW_OK ? n : s->failed_at, .x = s->x, .y = l->y_width ? s->y : NULL,
+                          .samples = l->samples + l->starts[b]};
     pthread_mutex_unlock(&l->lock);
     if (status == THAW_OK)
         return THAW_OK;
-    *batch = (thaw_batch){0};
     return thaw_fail(status, "%s", s->message); /* nobody writes to this slot before the next call */
 }

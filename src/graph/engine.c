@@ -16,13 +16,21 @@ struct thaw_engine {
     const thaw_kernels *kernels;
     float *parameters, *gradients;
     char *prefix_arena, *suffix_arena, *scratch;
-    float **slots; /* per boundary node: (max_batch, values) */
+    float **slots; /* per boundary node: (thaw_plan_slot_images, values) */
     /* Packs to refresh, and those that stay; blocks are the engine's own where the hooks have none. */
     thaw_host_block packs, constants;
     float **tensor_gradient; /* per (layer, tensor): place in gradients, NULL if not trained */
     bool *written;           /* per value of tape_train: its gradient has a first contribution */
-    const float *x;          /* the batch that the prefix ran on */
-    int64_t first;           /* image of the batch at which a piece of the prefix begins; else 0 */
+    const float *x;          /* images of the prefix' piece; of the last run of it */
+    int64_t first, image;    /* where the images of what is under way begin in the slots, and in the arena and x */
+    int64_t home;            /* where those of the suffix begin in the slots */
+    struct run {             /* of the prefix, under way */
+        const float *x;
+        int64_t n, home;     /* images, and where they begin in the slots */
+        int64_t piece, done; /* first image of the piece, images of it that have their operation */
+        int op;
+        double flop;         /* done so far */
+    } run;
     int64_t n;               /* images of the last forward */
     thaw_draws draws;        /* of the last forward */
 };
@@ -34,10 +42,10 @@ static const thaw_tape *tape_of(const thaw_engine *e, int which) {
 static float *value_data(const thaw_engine *e, const thaw_tape *tape, char *arena, int value) {
     const thaw_value *v = &tape->values[value];
     if (v->region == THAW_REGION_INPUT) /* operations never write to it */
-        return (float *)(uintptr_t)e->x;
+        return (float *)(uintptr_t)e->x + e->image * v->count;
     if (v->region == THAW_REGION_BOUNDARY)
         return e->slots[v->slot] + e->first * v->count;
-    return (float *)(void *)(arena + v->place.offset);
+    return (float *)(void *)(arena + v->place.offset) + e->image * v->count;
 }
 
 static float *gradient_data(const thaw_engine *e, const thaw_tape *tape, int value) {
@@ -221,8 +229,8 @@ thaw_status thaw_engine_create(thaw_engine **out, const thaw_plan *plan, thaw_mo
     e->written = thaw_calloc(plan->tape_train ? (size_t)plan->tape_train->n_values + 1 : 1, sizeof *e->written);
     ok = e->prefix_arena && e->suffix_arena && e->scratch && e->slots && e->tensor_gradient && e->written;
     for (int i = 0; ok && i < plan->n_boundary; i++) {
-        size_t count = (size_t)(plan->max_batch * thaw_shape_count(&model->nodes[plan->boundary[i]].shape));
-        e->slots[i] = thaw_calloc(count, sizeof(float));
+        size_t count = (size_t)thaw_shape_count(&model->nodes[plan->boundary[i]].shape);
+        e->slots[i] = thaw_calloc(thaw_plan_slot_images(plan) * count, sizeof(float));
         ok = e->slots[i] != NULL;
     }
     ok = ok && find_block(&e->packs, e->hooks.packs, thaw_plan_packs(plan)) &&
@@ -535,23 +543,54 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
     }
 }
 
-static void run_forward(thaw_engine *e, int which, int64_t n) {
-    const thaw_tape *tape = tape_of(e, which);
-    for (int i = 0; i < tape->n_ops; i++) {
-        forward_op(e, which, &tape->ops[i], n);
-        if (e->hooks.poll)
-            e->hooks.poll(e->hooks.payload);
+void thaw_engine_prefix_begin(thaw_engine *e, int64_t n, const float *x) {
+    e->run = (struct run){.x = x, .n = n, .home = e->plan->together > 1 ? e->plan->prefix_images - e->home : 0};
+}
+
+void thaw_engine_prefix_run(thaw_engine *e, double share) {
+    const thaw_tape *tape = e->plan->tape_prefix;
+    const int64_t row = thaw_shape_count(&e->model->nodes[e->model->input].shape);
+    const double wanted = share * (double)e->run.n * tape->forward_flop;
+    struct run *r = &e->run;
+    while (r->piece < r->n) {
+        const int64_t images = r->n - r->piece < e->plan->prefix_batch ? r->n - r->piece : e->plan->prefix_batch;
+        while (r->op < tape->n_ops) {
+            const thaw_op *op = &tape->ops[r->op];
+            int64_t n = images - r->done;
+            if (share < 1.0 && op->flop > 0.0) { /* others go along */
+                const double left = (wanted - r->flop) / op->flop;
+                n = left < 0.5 ? 0 : left < (double)n ? (int64_t)(left + 0.5) : n;
+                if (n == 0)
+                    return;
+            }
+            e->x = r->x + r->piece * row;
+            e->image = r->done;
+            e->first = r->home + r->piece + r->done;
+            forward_op(e, 0, op, n);
+            r->flop += op->flop * (double)n;
+            r->done += n;
+            if (r->done == images) {
+                r->done = 0;
+                r->op++;
+            }
+            if (e->hooks.poll)
+                e->hooks.poll(e->hooks.payload);
+        }
+        r->op = 0;
+        r->piece += images;
     }
 }
 
+void thaw_engine_prefix_turn(thaw_engine *e) {
+    e->x = e->run.x;
+    e->first = e->home = e->run.home;
+    e->image = 0;
+}
+
 void thaw_engine_prefix(thaw_engine *e, int64_t n, const float *x) {
-    const int64_t piece = e->plan->prefix_batch, row = thaw_shape_count(&e->model->nodes[e->model->input].shape);
-    for (e->first = 0; e->first < n; e->first += piece) {
-        e->x = x + e->first * row;
-        run_forward(e, 0, n - e->first < piece ? n - e->first : piece);
-    }
-    e->x = x;
-    e->first = 0;
+    thaw_engine_prefix_begin(e, n, x);
+    thaw_engine_prefix_run(e, 1.0);
+    thaw_engine_prefix_turn(e);
 }
 
 void thaw_engine_rest(thaw_engine *e) {
@@ -560,12 +599,26 @@ void thaw_engine_rest(thaw_engine *e) {
     thaw_memory_rest(e->scratch);
 }
 
-float *thaw_engine_slot(const thaw_engine *e, int i) { return e->slots[i]; }
+float *thaw_engine_slot(const thaw_engine *e, int i) {
+    return e->slots[i] + e->home * thaw_shape_count(&e->model->nodes[e->plan->boundary[i]].shape);
+}
 
-const float *thaw_engine_forward(thaw_engine *e, int64_t n, const thaw_draws *draws) {
+/* Images [first, first+n) of the slots. They stay what is under way, for backward. */
+static void run_suffix(thaw_engine *e, int which, int64_t first, int64_t n) {
+    const thaw_tape *tape = tape_of(e, which);
+    e->first = e->home + first;
+    e->image = 0;
+    for (int i = 0; i < tape->n_ops; i++) {
+        forward_op(e, which, &tape->ops[i], n);
+        if (e->hooks.poll)
+            e->hooks.poll(e->hooks.payload);
+    }
+}
+
+const float *thaw_engine_forward(thaw_engine *e, int64_t first, int64_t n, const thaw_draws *draws) {
     e->n = n;
     e->draws = *draws;
-    run_forward(e, 1, n);
+    run_suffix(e, 1, first, n);
     return value_data(e, e->plan->tape_train, e->suffix_arena, e->plan->tape_train->output);
 }
 
@@ -612,7 +665,7 @@ const float *thaw_engine_infer(thaw_engine *e, int64_t n) {
     int which = e->plan->tape_infer ? 2 : 0; /* without a suffix the prefix has computed z */
     const thaw_tape *tape = tape_of(e, which);
     if (which)
-        run_forward(e, which, n);
+        run_suffix(e, which, 0, n);
     return value_data(e, tape, which ? e->suffix_arena : e->prefix_arena, tape->output);
 }
 

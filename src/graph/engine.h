@@ -26,15 +26,21 @@ typedef struct thaw_draws {
 
 /* Prefix on n images x (n,H,W,C); fills the boundary slots. x must stay until the suffix has run. */
 void thaw_engine_prefix(thaw_engine *engine, int64_t n, const float *x);
+/* The same little by little, while steps go on with the images before: begin; run, as often as the caller likes, until a share in
+ * [0, 1] of all is done, which stays so; turn, when it is all done: from then on the suffix is of these images. Until then their
+ * boundary lies apart, if the plan runs steps together; else no step comes between begin and turn. */
+void thaw_engine_prefix_begin(thaw_engine *engine, int64_t n, const float *x);
+void thaw_engine_prefix_run(thaw_engine *engine, double share);
+void thaw_engine_prefix_turn(thaw_engine *engine);
 /* Gives the memory of activations back to the system until the next run, which makes them anew: for whoever needs memory
  * between two steps. The slots stay. */
 void thaw_engine_rest(thaw_engine *engine);
-/* Slot of plan->boundary[i]: (max_batch, floats of that node). What was kept of a prefix run may be put there instead of
- * running it again, if thaw_plan_boundary_suffices. */
+/* Slot of plan->boundary[i], until the next turn: (plan->prefix_images, floats of that node). What was kept of a prefix run may
+ * be put there instead of running it again, if thaw_plan_boundary_suffices. */
 float *thaw_engine_slot(const thaw_engine *engine, int i);
-/* Suffix in training form on the slots. Returns z (n,outputs), valid until the next forward. Collective through hooks when
+/* Suffix in training form on images [first, first+n) of the slots. Returns z (n,outputs), valid until the next forward. Collective through hooks when
  * batch statistics are used; n may be 0. */
-const float *thaw_engine_forward(thaw_engine *engine, int64_t n, const thaw_draws *draws);
+const float *thaw_engine_forward(thaw_engine *engine, int64_t first, int64_t n, const thaw_draws *draws);
 /* Where dz (n,outputs) of the last forward is to be written. */
 float *thaw_engine_output_gradient(thaw_engine *engine);
 /* Backward of the last forward: overwrites the whole gradient block, announcing buckets through hooks->bucket_ready. */
@@ -43,7 +49,7 @@ void thaw_engine_backward(thaw_engine *engine);
 void thaw_engine_update_statistics(thaw_engine *engine);
 /* Makes packed weights again that depend on trained tensors; after every update. */
 void thaw_engine_refresh(thaw_engine *engine);
-/* Suffix in inference form on the slots. Returns z (n,outputs), valid until the next run. */
+/* Suffix in inference form on the first n images of the slots. Returns z (n,outputs), valid until the next run. */
 const float *thaw_engine_infer(thaw_engine *engine, int64_t n);
 /* Hash of all frozen tensors and of the packed forms that depend on frozen tensors alone. */
 uint64_t thaw_engine_frozen_hash(const thaw_engine *engine);

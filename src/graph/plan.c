@@ -19,6 +19,9 @@
  * training would miss. */
 #define PREFIX_BYTES ((size_t)256 << 20)
 
+/* Images of a run of the prefix, where one step has fewer: with 16 a packed kernel's way from memory weighs little. */
+#define PREFIX_IMAGES 16
+
 static bool layer_trains(const thaw_layer *layer) {
     for (int i = 0; i < layer->n_tensors; i++)
         if (!layer->tensors[i].statistic)
@@ -129,7 +132,6 @@ static void set_figures(thaw_plan *plan, const thaw_plan_request *request) {
     plan->backward_flop = train ? train->backward_flop : 0.0;
 
     thaw_plan_memory *m = &plan->memory;
-    size_t images = (size_t)plan->max_batch;
     /* A trained tensor lies in the flat block; its home rests. */
     m->weights = (size_t)plan->total_params * sizeof(float) + plan->count * sizeof(float) - (size_t)plan->gradient_bytes;
     m->packed = (thaw_plan_packs(plan) + thaw_constants_begin(plan, 3)) * sizeof(float);
@@ -141,7 +143,8 @@ static void set_figures(thaw_plan *plan, const thaw_plan_request *request) {
         m->updated = 0;
     m->prefix = prefix->arena_bytes;
     for (int i = 0; i < plan->n_boundary; i++)
-        m->boundary += images * (size_t)thaw_shape_count(&model->nodes[plan->boundary[i]].shape) * sizeof(float);
+        m->boundary += thaw_plan_slot_images(plan) * (size_t)thaw_shape_count(&model->nodes[plan->boundary[i]].shape) *
+                       sizeof(float);
     size_t scratch = prefix->scratch_bytes;
     if (train) {
         m->suffix = train->arena_bytes > infer->arena_bytes ? train->arena_bytes : infer->arena_bytes;
@@ -149,7 +152,7 @@ static void set_figures(thaw_plan *plan, const thaw_plan_request *request) {
         scratch = infer->scratch_bytes > scratch ? infer->scratch_bytes : scratch;
     }
     m->scratch = scratch;
-    m->input = images * (size_t)thaw_shape_count(&model->nodes[model->input].shape) * sizeof(float);
+    m->input = (size_t)plan->prefix_images * (size_t)thaw_shape_count(&model->nodes[model->input].shape) * sizeof(float);
     plan->memory_bytes = m->weights + m->packed + m->gradients + m->optimizer + m->prefix + m->boundary + m->suffix +
                          m->scratch + m->input;
 }
@@ -180,19 +183,31 @@ static void set_scratch(thaw_tape *tape, const thaw_plan *plan, int64_t n) {
 }
 
 static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold,
-                             const thaw_tape *lender) {
+                             const thaw_tape *lender, int64_t images) {
     THAW_TRY(thaw_tape_lower(out, plan, in_set, training, fold, lender));
-    THAW_TRY(thaw_layout(*out, plan->max_batch));
-    set_scratch(*out, plan, plan->max_batch);
+    THAW_TRY(thaw_layout(*out, images));
+    set_scratch(*out, plan, images);
     return THAW_OK;
 }
 
-/* The prefix in equal pieces of the batch, where there are so many activations. */
+/* The steps that have their prefix together: as long as that makes runs of PREFIX_IMAGES, and both sets of slots stay small. A
+ * suffix that reads the images themselves wants them one step at a time. */
+static void set_together(thaw_plan *plan, int64_t step_images) {
+    const size_t row = (size_t)thaw_plan_boundary_floats(plan) * sizeof(float);
+    int steps = step_images > 0 && thaw_plan_boundary_suffices(plan) ? (int)(PREFIX_IMAGES / step_images) : 1;
+    while (steps > 1 && 2 * (size_t)(steps * step_images) * row > PREFIX_BYTES)
+        steps--;
+    plan->together = steps > 1 ? steps : 1;
+    const int64_t images = plan->together * step_images;
+    plan->prefix_images = images > plan->max_batch ? images : plan->max_batch;
+}
+
+/* The prefix in equal pieces of its images, where there are so many activations. */
 static thaw_status make_pieces(thaw_plan *plan) {
     int64_t pieces = (int64_t)((plan->tape_prefix->arena_bytes + PREFIX_BYTES - 1) / PREFIX_BYTES);
     if (pieces < 2)
         return THAW_OK;
-    plan->prefix_batch = pieces < plan->max_batch ? (plan->max_batch + pieces - 1) / pieces : 1;
+    plan->prefix_batch = pieces < plan->prefix_images ? (plan->prefix_images + pieces - 1) / pieces : 1;
     THAW_TRY(thaw_layout(plan->tape_prefix, plan->prefix_batch));
     plan->tape_prefix->scratch_bytes = 0;
     set_scratch(plan->tape_prefix, plan, plan->prefix_batch);
@@ -226,7 +241,7 @@ thaw_status thaw_plan_compile(thaw_plan **out, const thaw_plan_request *request)
         return no_memory(model);
     }
     plan->model = model;
-    plan->max_batch = plan->prefix_batch = request->max_batch > 0 ? request->max_batch : 1;
+    plan->max_batch = request->max_batch > 0 ? request->max_batch : 1;
     plan->slices = request->slices > 0 ? request->slices : 1;
     plan->trainable = thaw_calloc(layers, sizeof(bool));
     plan->batch_statistics = thaw_calloc(layers, sizeof(bool));
@@ -266,11 +281,15 @@ thaw_status thaw_plan_compile(thaw_plan **out, const thaw_plan_request *request)
     for (size_t i = 0; i < nodes; i++)
         suffix[i] = !plan->prefix[i];
     set_boundary(plan);
-    THAW_GOTO(make_tape(&plan->tape_prefix, plan, plan->prefix, false, true, NULL));
+    if (trains) {
+        THAW_GOTO(make_tape(&plan->tape_train, plan, suffix, true, false, NULL, plan->max_batch));
+        THAW_GOTO(make_tape(&plan->tape_infer, plan, suffix, false, false, plan->tape_train, plan->max_batch));
+    }
+    set_together(plan, request->step_images);
+    plan->prefix_batch = plan->prefix_images;
+    THAW_GOTO(make_tape(&plan->tape_prefix, plan, plan->prefix, false, true, NULL, plan->prefix_images));
     if (trains) {
         THAW_GOTO(make_pieces(plan)); /* without a suffix, the prefix leaves the output of all images in its arena */
-        THAW_GOTO(make_tape(&plan->tape_train, plan, suffix, true, false, NULL));
-        THAW_GOTO(make_tape(&plan->tape_infer, plan, suffix, false, false, plan->tape_train));
         set_order(plan);
         THAW_GOTO(check_slices(plan));
     }

@@ -366,7 +366,8 @@ static void lower_conv(lowering *l, int node) {
     op->c = window.cout;
     int pack = conv_pack(l, layer_index, norm, &whole, false);
     op->pack = pack;
-    l->tape->forward_flop += window_flop(&whole);
+    op->flop = window_flop(&whole);
+    l->tape->forward_flop += op->flop;
     if (late != THAW_ACTIVATION_LINEAR) {
         int z = out;
         op = new_op(l, THAW_OP_ACTIVATION, layer_index, &z, 1, output_value(l, node));
@@ -377,8 +378,6 @@ static void lower_conv(lowering *l, int node) {
         }
     }
 }
-
-static double dense_flop(const thaw_op *op) { return 2.0 * (double)op->rows * (double)op->in_c * (double)op->c; }
 
 static void lower_dense(lowering *l, int node) {
     const thaw_layer *layer = layer_of(l, node);
@@ -403,7 +402,8 @@ static void lower_dense(lowering *l, int node) {
     op->rows = rows; /* more than one: a map, whose cells are rows */
     op->in_c = layer->tensors[0].shape[0];
     op->c = layer->config.filters;
-    l->tape->forward_flop += dense_flop(op);
+    op->flop = 2.0 * (double)op->rows * (double)op->in_c * (double)op->c;
+    l->tape->forward_flop += op->flop;
     if (late != THAW_ACTIVATION_LINEAR) {
         int z = out;
         op = new_op(l, THAW_OP_ACTIVATION, layer_index, &z, 1, output_value(l, node));
@@ -611,10 +611,7 @@ static void set_lifetimes(lowering *l) {
                 int pack = conv_pack(l, op->layer, -1, &op->window, true);
                 op->pack_backward = pack;
             }
-            double flop = op->kind == THAW_OP_CONV    ? window_flop(&op->window)
-                          : op->kind == THAW_OP_DENSE ? dense_flop(op)
-                                                      : 0.0;
-            tape->backward_flop += flop * ((op->wants_dw ? 1 : 0) + (op->wants_dx ? 1 : 0));
+            tape->backward_flop += op->flop * ((op->wants_dw ? 1 : 0) + (op->wants_dx ? 1 : 0));
         }
     }
     for (int i = 0; i < n; i++) {

@@ -78,6 +78,7 @@ typedef struct thaw_op {
     int pack_backward;      /* of the data gradient: likewise */
     int64_t rows, c;        /* per image: rows of c channels of the output (elementwise and dense operations) */
     int64_t in_c;           /* dense: inputs; */
+    double flop;            /* of the forward pass of an image; 0: small beside those of others */
     int saved;              /* place: argmax (per image) or batch statistics (fixed), -1 none */
     bool wants_dx;          /* some input needs a gradient */
     bool wants_dw;          /* a tensor of the layer is trained */
@@ -107,6 +108,10 @@ thaw_status thaw_tape_lower(thaw_tape **out, const thaw_plan *plan, const bool *
 void thaw_tape_free(thaw_tape *tape);
 /* Sets lifetimes' offsets and arena_bytes for `images` images: first fit by decreasing size. */
 thaw_status thaw_layout(thaw_tape *tape, int64_t images);
+/* Images that a boundary slot has room for. */
+static inline size_t thaw_plan_slot_images(const thaw_plan *plan) {
+    return (size_t)(plan->together > 1 ? 2 * plan->prefix_images : plan->prefix_images);
+}
 /* Bytes of the gradients of one call of an operation's layer, each at a multiple of 64. */
 size_t thaw_op_gradient_bytes(const thaw_plan *plan, const thaw_op *op);
 /* Sums that wait for others in a binary tree over so many slices. */

@@ -37,6 +37,12 @@ typedef struct fill {
     int64_t done;               /* rows of this fill, on all ranks */
 } fill;
 
+/* The engine's slots change places where it runs ahead by several steps. */
+static void find_slots(const thaw_cache *c) {
+    for (int k = 0; k < c->n_parts; k++)
+        c->slots[k] = thaw_engine_slot(c->engine, k);
+}
+
 /* A batch as the store takes it: the halves, or the engine's slots themselves. */
 static char *const *block_of(const thaw_cache *c) { return c->half ? c->packed : (char *const *)c->slots; }
 
@@ -76,6 +82,7 @@ static thaw_status load_image(const thaw_cache *c, int64_t i, int64_t sample, in
 
 thaw_status thaw_cache_load(const thaw_cache *c, int64_t n, const int64_t *samples, int64_t epoch) {
     int bad = 0;
+    find_slots(c);
 #pragma omp parallel for schedule(static) reduction(| : bad)
     for (int64_t i = 0; i < n; i++)
         bad |= load_image(c, i, samples[i], epoch) != THAW_OK;
@@ -87,6 +94,7 @@ thaw_status thaw_cache_load(const thaw_cache *c, int64_t n, const int64_t *sampl
 void thaw_cache_round(thaw_cache *c, int64_t n) {
     if (!c || !c->half)
         return;
+    find_slots(c);
 #pragma omp parallel for schedule(static)
     for (int64_t i = 0; i < n; i++) {
         pack(c, i);
@@ -170,6 +178,7 @@ static thaw_status fill_batch(fill *f, int64_t base, int64_t done) {
     f->input += loaded - mark;
     if (status == THAW_OK && batch.n > 0) {
         thaw_engine_prefix(run->engine, batch.n, batch.x);
+        find_slots(f->cache);
         if (f->compare)
             differs = !same_batch(f, batch.n, base, batch.samples);
         else if (f->trouble == THAW_OK)

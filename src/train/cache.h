@@ -23,7 +23,8 @@ struct thaw_cache {
     int n_parts;        /* boundary tensors */
     size_t *part_count; /* floats of an image */
     size_t *part_bytes; /* of an image in the store */
-    float **slots;      /* n_parts: the engine's */
+    const thaw_engine *engine;
+    float **slots;      /* n_parts: the engine's, as they were last looked for */
     bool half;          /* rows are halves */
     char **packed;      /* n_parts: halves of a batch, as the store takes them; NULL: rows are floats */
     thaw_half_error *errors;  /* of each image of a batch */

@@ -96,11 +96,12 @@ static void say(thaw_cache *c, char *line) {
 static thaw_status set_shape(thaw_cache *c, const choice *at) {
     const thaw_run *run = at->run;
     const thaw_plan *plan = run->plan;
-    size_t parts = (size_t)plan->n_boundary, batch = (size_t)plan->max_batch;
+    size_t parts = (size_t)plan->n_boundary, batch = (size_t)plan->prefix_images;
     free_shape(c);
     /* By the plan alone, not by where rows go or whether they are kept: it changes bits. */
     c->half = run->job->cache_half && thaw_plan_boundary_suffices(plan);
     c->rounding_told = c->cut_told = c->rounding_known = false;
+    c->engine = run->engine;
     c->n_parts = plan->n_boundary;
     c->part_count = thaw_calloc(parts, sizeof *c->part_count);
     c->part_bytes = thaw_calloc(parts, sizeof *c->part_bytes);
@@ -112,7 +113,6 @@ static thaw_status set_shape(thaw_cache *c, const choice *at) {
     for (int i = 0; i < plan->n_boundary && whole; i++) {
         c->part_count[i] = (size_t)thaw_shape_count(&run->model->nodes[plan->boundary[i]].shape);
         c->part_bytes[i] = c->part_count[i] * (c->half ? sizeof(uint16_t) : sizeof(float));
-        c->slots[i] = thaw_engine_slot(run->engine, i);
         c->row_bytes += c->part_bytes[i];
         if (c->half)
             whole = (c->packed[i] = thaw_calloc(batch, c->part_bytes[i])) != NULL;

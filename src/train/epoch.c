@@ -71,57 +71,92 @@ static void show_progress(thaw_run *run, int64_t step, int64_t steps, double epo
               run->sums.loss / images, metrics, rate, (int)left / 60, (int)left % 60);
 }
 
-/* What a part of a step starts from: a batch of this rank whose boundary lies in the engine's slots. */
-typedef struct start {
-    bool ready;
+/* Images of this rank for the parts of steps that have their prefix together. */
+typedef struct block {
+    bool begun;
     thaw_status status; /* of the loader or the cache */
     char message[1024]; /* of a failure, which is told when its step comes */
-    thaw_batch batch;   /* empty after a failure: the rank enters the collectives with nothing */
-} start;
+    thaw_batch batch;   /* up to the failure: the rank enters the collectives with what the steps before it have */
+} block;
 
-/* Loads the next batch and runs the prefix on it. Nothing here depends on weights that are trained or on other ranks, so this
- * may happen while the gradients of the step before are under way; that step's batch and boundary must not be needed any
- * more. Not collective. */
-static void prepare(thaw_run *run, start *next) {
+/* Where this rank is in its pass. Parts of steps are numbered, block after block of `together`. */
+typedef struct pass {
+    int64_t part, there, parts; /* the next one; those up to the end of `now`; all */
+    int together;
+    block now, next; /* whose parts are under way, with the boundary in the engine's slots; whose prefix runs meanwhile */
+} pass;
+
+/* Loads the next block and runs its prefix until a share of it is done. Nothing here depends on weights that are trained or on
+ * other ranks, so this may happen while the gradients of a step are under way; with blocks of one part, that step's batch and
+ * boundary must not be needed any more. Not collective. */
+static void prepare(thaw_run *run, block *next, double share) {
     thaw_phases *t = &run->epoch_tally.phases;
     double mark = thaw_clock();
-    next->batch = (thaw_batch){0};
-    next->status = thaw_loader_next(run->loader, &next->batch);
-    thaw_stage_poll(run);
-    if (next->status == THAW_OK && thaw_cache_on(run->cache))
-        next->status = thaw_cache_load(run->cache, next->batch.n, next->batch.samples, run->at.total_epochs);
-    thaw_stage_poll(run);
-    if (next->status != THAW_OK) {
-        snprintf(next->message, sizeof next->message, "%s", thaw_message());
-        next->batch.n = 0;
+    if (!next->begun) {
+        next->status = thaw_loader_next(run->loader, &next->batch);
+        thaw_stage_poll(run);
+        if (next->status == THAW_OK && thaw_cache_on(run->cache)) {
+            next->status = thaw_cache_load(run->cache, next->batch.n, next->batch.samples, run->at.total_epochs);
+            if (next->status != THAW_OK)
+                next->batch.n = 0;
+            thaw_stage_poll(run);
+        }
+        if (next->status != THAW_OK)
+            snprintf(next->message, sizeof next->message, "%s", thaw_message());
+        if (!thaw_cache_on(run->cache))
+            thaw_engine_prefix_begin(run->engine, next->batch.n, next->batch.x);
+        next->begun = true;
+        t->input += lap(&mark);
     }
-    t->input += lap(&mark);
-    if (!thaw_cache_on(run->cache)) {
-        thaw_engine_prefix(run->engine, next->batch.n, next->batch.x);
-        thaw_cache_round(run->cache, next->batch.n);
-    }
+    if (!thaw_cache_on(run->cache))
+        thaw_engine_prefix_run(run->engine, share);
     t->prefix += lap(&mark);
-    next->ready = true;
+}
+
+/* Gets the boundary of the next block into the engine's slots, when that of this one is not needed any more. */
+static void turn(thaw_run *run, pass *at) {
+    prepare(run, &at->next, 1.0);
+    at->now = at->next;
+    at->next.begun = false;
+    at->there += at->together;
+    if (thaw_cache_on(run->cache))
+        return;
+    thaw_engine_prefix_turn(run->engine);
+    thaw_cache_round(run->cache, at->now.batch.n);
+}
+
+/* The share of the next block's prefix that falls to the parts that are done of this one. */
+static void run_ahead(thaw_run *run, pass *at) {
+    if (at->there >= at->parts)
+        return;
+    if (at->part == at->there)
+        turn(run, at);
+    else
+        prepare(run, &at->next, 1.0 - (double)(at->there - at->part) / at->together);
 }
 
 /* One part of a step: forward, loss and backward on this rank's images of it. The last one hands the gradients of all to the
- * exchange. [in,out] begin: of this part on entry, if it is ready. `mine`: the step's failure on this rank so far. Collective
- * with batch statistics. */
-static thaw_status compute_part(thaw_run *run, start *begin, int64_t images, int part, int parts, thaw_status mine) {
+ * exchange. `mine`: the step's failure on this rank so far. Collective with batch statistics. */
+static thaw_status compute_part(thaw_run *run, pass *at, int64_t images, int part, int parts, thaw_status mine) {
     thaw_phases *t = &run->epoch_tally.phases;
-    if (!begin->ready)
-        prepare(run, begin);
-    begin->ready = false;
-    const thaw_batch batch = begin->batch;
-    if (mine == THAW_OK && begin->status != THAW_OK)
-        mine = thaw_fail(begin->status, "%s", begin->message);
+    if (at->part == at->there)
+        turn(run, at);
+    const thaw_batch *batch = &at->now.batch;
+    const int64_t first = run->starts[at->part] - run->starts[at->part / at->together * at->together];
+    int64_t n = run->starts[at->part + 1] - run->starts[at->part];
+    if (at->now.status != THAW_OK && first + n > batch->n) {
+        if (mine == THAW_OK)
+            mine = thaw_fail(at->now.status, "%s", at->now.message);
+        n = 0;
+    }
+    at->part++;
     double mark = thaw_clock();
-    thaw_draws draws = {run->job->seed, (uint32_t)run->at.total_epochs, batch.samples};
-    thaw_cut_batch(&run->cut, images, batch.n);
-    const float *z = thaw_engine_forward(run->engine, batch.n, &draws);
+    thaw_draws draws = {run->job->seed, (uint32_t)run->at.total_epochs, batch->samples + first};
+    thaw_cut_batch(&run->cut, images, n);
+    const float *z = thaw_engine_forward(run->engine, first, n, &draws);
     float *dz = thaw_engine_output_gradient(run->engine);
-    thaw_status loss_status = mine == THAW_OK ? thaw_cut_objective(&run->cut, &run->objective, z, batch.y,
-                                                                   1.0 / (double)images, dz)
+    const float *y = batch->y ? batch->y + first * run->objective.y_width : NULL;
+    thaw_status loss_status = mine == THAW_OK ? thaw_cut_objective(&run->cut, &run->objective, z, y, 1.0 / (double)images, dz)
                                               : THAW_OK;
     if (mine == THAW_OK)
         mine = loss_status;
@@ -135,9 +170,8 @@ static thaw_status compute_part(thaw_run *run, start *begin, int64_t images, int
     return mine;
 }
 
-/* One step: compute on this rank's images, exchange, agree, update. [in,out] begin: of this step on entry, if it is ready;
- * of the next one on return, if the exchange left time for it. */
-static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *save, bool *stop) {
+/* One step: compute on this rank's images, exchange and run the prefix of later steps meanwhile, agree, update. */
+static thaw_status train_step(thaw_run *run, int64_t step, pass *at, bool *save, bool *stop) {
     const thaw_job *job = run->job;
     thaw_tally *tally = &run->epoch_tally;
     thaw_phases *t = &tally->phases;
@@ -149,7 +183,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
     int parts = batch_parts(images, job->accumulate);
     thaw_status mine = THAW_OK;
     for (int p = 0; p < parts; p++)
-        mine = compute_part(run, begin, images, p, parts, mine);
+        mine = compute_part(run, at, images, p, parts, mine);
 
     control[CONTROL_FAILED] = mine != THAW_OK;
     control[CONTROL_STOP] = thaw_stop_wanted(run, step + 1);
@@ -159,9 +193,8 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
         control[CONTROL_NONFINITE] += !isfinite(run->cut.sums[i].loss);
     /* Before the next prefix, so that no rank waits for one that is less than a prefix behind. */
     thaw_cut_reduce_begin(&run->cut, run->comm, control, CONTROL_WORDS);
-    bool last = step + 1 == thaw_batches(run->train->n, job->batch_size);
-    if (mine == THAW_OK && !last && control[CONTROL_STOP] == 0.0 && thaw_exchange_overlaps(run->exchange))
-        prepare(run, begin);
+    if (mine == THAW_OK && control[CONTROL_STOP] == 0.0 && thaw_exchange_overlaps(run->exchange))
+        run_ahead(run, at);
     double mark = thaw_clock();
     thaw_status exchanged = thaw_exchange_finish(run->exchange);
     tally->exchanged += (int64_t)(thaw_exchange_bytes(run->exchange) - handed_before);
@@ -198,7 +231,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, start *begin, bool *s
 thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
     const thaw_job *job = run->job;
     int64_t n = run->train->n, steps = thaw_batches(n, job->batch_size);
-    start begin = {0};
+    pass at = {0};
     *stopped = false;
     THAW_TRY(thaw_cache_fill(run, stopped));
     if (*stopped)
@@ -206,13 +239,16 @@ thaw_status thaw_epoch_train(thaw_run *run, bool *stopped) {
     double started = thaw_clock(), before = run->sums.images;
     thaw_epoch_order(run->order, n, job->seed, run->at.total_epochs, job->shuffle);
     thaw_exchange_forget(run->exchange); /* so that a run which is resumed at an epoch's beginning has the same bits */
-    int64_t parts = take_share(run, run->order, n, job->batch_size, job->accumulate, run->at.step, steps, run->mine,
-                               run->starts);
-    THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->loader, run->mine, run->starts, parts, run->at.total_epochs)));
+    at.together = thaw_stage_together(run);
+    at.parts = take_share(run, run->order, n, job->batch_size, job->accumulate, run->at.step, steps, run->mine, run->starts);
+    int64_t blocks = thaw_batches(at.parts, at.together);
+    for (int64_t b = 0; b <= blocks; b++)
+        run->blocks[b] = run->starts[b < blocks ? b * at.together : at.parts];
+    THAW_TRY(thaw_comm_agree(run->comm, thaw_loader_begin(run->loader, run->mine, run->blocks, blocks, run->at.total_epochs)));
     while (run->at.step < steps) {
         double step_started = thaw_clock();
         bool save = false, stop = false;
-        THAW_TRY(train_step(run, run->at.step, &begin, &save, &stop));
+        THAW_TRY(train_step(run, run->at.step, &at, &save, &stop));
         run->at.step++;
         run->at.total_steps++;
         run->epoch_tally.seconds += thaw_clock() - step_started;

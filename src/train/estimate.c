@@ -71,9 +71,11 @@ size_t thaw_program_bytes(void) {
     return resident > live ? (size_t)(resident - live) : 0;
 }
 
-/* Batches of a pass that a loader holds at once: what is read ahead and the one in use, if there are so many. */
-static int64_t batches_held(const thaw_job *job, bool known, int64_t samples, int64_t size) {
-    int64_t most = job->prefetch + 1, batches = (samples + size - 1) / size;
+/* Batches of a pass that a loader holds at once: what is read ahead and the one in use, if there are so many. Where several have
+ * their prefix together, they are read together, and those before them are still in use. */
+static int64_t batches_held(const thaw_job *job, bool known, int64_t samples, int64_t size, int together) {
+    int64_t blocks = (job->prefetch + together - 1) / together + (together > 1 ? 2 : 1);
+    int64_t most = blocks * together, batches = (samples + size - 1) / size;
     return known && batches < most ? batches : most;
 }
 
@@ -95,13 +97,13 @@ thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *jo
     int64_t validation = thaw_validation_images(job), shares = thaw_slices_most(plan->slices, validation, ranks);
     bool validates = samples->known ? samples->validation > 0
                                     : job->validation || job->validation_x || job->validation_split > 0.0;
-    size_t image = m->input / (size_t)plan->max_batch;
+    size_t image = m->input / (size_t)plan->prefix_images;
     thaw_stage_memory s = {.program = program, .index = samples->index, .file = weights + FILE_EXTRA, .sharers = sharers,
                            .common = sharers > 1 ? m->constants + m->updated : 0};
     s.batches = samples->reading +
-                image * (size_t)(images * batches_held(job, samples->known, samples->train, part));
+                image * (size_t)(images * batches_held(job, samples->known, samples->train, part, plan->together));
     if (validates)
-        s.batches += image * (size_t)(shares * batches_held(job, samples->known, samples->validation, validation));
+        s.batches += image * (size_t)(shares * batches_held(job, samples->known, samples->validation, validation, 1));
     if (stopping->on && stopping->restore_best_weights)
         s.best = thaw_best_floats(plan) * sizeof(float);
     /* Hosts that are subtrees of the sums' tree sum in common memory, if there is room. */

@@ -105,6 +105,7 @@ typedef struct thaw_run {
     thaw_loader *loader, *validation_loader;
     thaw_cache *cache, *validation_cache; /* kept from stage to stage; NULL: cache.mode off, no validation */
     int64_t *order, *mine, *starts; /* of a pass over the larger dataset: n, n, batches+1 entries */
+    int64_t *blocks;                /* like starts: of batches whose prefix is run together */
     thaw_tally epoch_tally, stage_tally;
     thaw_stage_memory memory; /* estimated, on rank 0 */
     uint64_t peak; /* bytes that were resident at most on any rank, since the start of the process; what the ranks of a host
@@ -138,6 +139,8 @@ thaw_status thaw_stage_constants(thaw_common **common, thaw_host_block *constant
 uint64_t thaw_stage_own_peak(const thaw_run *run);
 /* Takes the largest peak of all ranks' resident sets into run->peak. Collective. */
 thaw_status thaw_stage_measure(thaw_run *run);
+/* Parts of batches whose prefix is run together. */
+int thaw_stage_together(const thaw_run *run);
 /* Loaders of the stage, instead of those that are there: labels alone where the cache has the rest. Collective. */
 thaw_status thaw_stage_make_loaders(thaw_run *run);
 thaw_status thaw_stage_begin(thaw_run *run); /* for run->at.stage; takes in run->carried on resume. Collective. */

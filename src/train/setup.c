@@ -197,6 +197,7 @@ thaw_status thaw_stage_plan(thaw_plan **out, const thaw_model *model, const thaw
         .trainable = trainable,
         .batch_statistics = batch_statistics,
         .max_batch = thaw_slices_most(slices, largest, ranks),
+        .step_images = thaw_slices_most(slices, part, ranks),
         .slices = slices,
         /* the sum of earlier parts is one float more */
         .optimizer_slots = thaw_optimizer_slots(&job->stages[stage].optimizer) + (job->accumulate > 1),

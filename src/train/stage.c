@@ -98,9 +98,15 @@ thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validati
     };
 }
 
+int thaw_stage_together(const thaw_run *run) { return thaw_cache_on(run->cache) ? 1 : run->plan->together; }
+
 static thaw_status make_loader(thaw_loader **loader, const thaw_run *run, bool validation, const thaw_cache *cache) {
     thaw_loader_options options = thaw_stage_loader_options(run, validation);
     options.labels_only = thaw_cache_on(cache);
+    const int together = validation ? 1 : thaw_stage_together(run);
+    options.max_batch *= together;
+    options.depth = (options.depth + together - 1) / together;
+    options.held = together > 1 ? 2 : 1;
     thaw_loader_free(*loader);
     *loader = NULL;
     return thaw_loader_create(loader, validation ? run->validation : run->train, &options);
@@ -178,7 +184,8 @@ static thaw_status make_order(thaw_run *run) {
     run->order = thaw_calloc((size_t)n, sizeof *run->order);
     run->mine = thaw_calloc((size_t)n, sizeof *run->mine);
     run->starts = thaw_calloc((size_t)batches + 1, sizeof *run->starts);
-    return run->order && run->mine && run->starts ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for the order of samples");
+    run->blocks = thaw_calloc((size_t)batches + 1, sizeof *run->blocks);
+    return run->order && run->mine && run->starts && run->blocks ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for the order of samples");
 }
 
 static thaw_status set_up(thaw_run *run) {
@@ -359,6 +366,7 @@ void thaw_stage_release(thaw_run *run) {
     thaw_free(run->order);
     thaw_free(run->mine);
     thaw_free(run->starts);
+    thaw_free(run->blocks);
     thaw_plan_free(run->plan);
     run->loader = run->validation_loader = NULL;
     run->exchange = NULL;
@@ -368,7 +376,7 @@ void thaw_stage_release(thaw_run *run) {
     run->optimizer = NULL;
     run->segment_names = NULL;
     run->segments = NULL;
-    run->order = run->mine = run->starts = NULL;
+    run->order = run->mine = run->starts = run->blocks = NULL;
     run->plan = NULL;
     run->best_count = 0;
     run->has_best = false;

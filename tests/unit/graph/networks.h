@@ -440,7 +440,7 @@ static setup *set_up(thaw_model *model, const char *frozen, bool batch_statistic
         s->trainable[i] = frozen && !listed_in(frozen, model->layers[i].name);
         s->batch_statistics[i] = batch_statistics;
     }
-    thaw_plan_request request = {model, frozen ? s->trainable : NULL, s->batch_statistics, IMAGES, 1, 1};
+    thaw_plan_request request = {model, frozen ? s->trainable : NULL, s->batch_statistics, IMAGES, 0, 1, 1};
     OK(thaw_plan_compile(&s->plan, &request));
     s->parameters = thaw_calloc(s->plan->count, sizeof(float));
     s->gradients = thaw_calloc(s->plan->count, sizeof(float));
@@ -492,7 +492,7 @@ static double run_part(setup *s, int64_t first, int64_t n, int64_t all, bool bac
     thaw_draws draws = s->draws;
     draws.samples += first;
     thaw_engine_prefix(s->engine, n, s->x + first * values);
-    const float *z = thaw_engine_forward(s->engine, n, &draws);
+    const float *z = thaw_engine_forward(s->engine, 0, n, &draws);
     thaw_sums sums = {0};
     OK(thaw_objective_batch(&s->objective, n, z, s->y + first * s->objective.y_width, 1.0 / (double)all,
                             backward ? thaw_engine_output_gradient(s->engine) : NULL, &sums));

@@ -165,7 +165,7 @@ static void test_definitions(void **state) {
     for (int i = 0; i < N_NETWORKS; i++) {
         setup *s = set_up_network(&NETWORKS[i], NULL), *folded = set_up(make_model(NETWORKS[i].build), NULL, false, NULL);
         thaw_engine_prefix(s->engine, IMAGES, s->x);
-        expect_outputs(NETWORKS[i].name, s, thaw_engine_forward(s->engine, IMAGES, &s->draws), true);
+        expect_outputs(NETWORKS[i].name, s, thaw_engine_forward(s->engine, 0, IMAGES, &s->draws), true);
         expect_outputs(NETWORKS[i].name, s, thaw_engine_infer(s->engine, IMAGES), false);
         thaw_engine_prefix(folded->engine, IMAGES, folded->x);
         expect_outputs(NETWORKS[i].name, folded, thaw_engine_infer(folded->engine, IMAGES), false);
@@ -199,7 +199,7 @@ static void test_forms(void **state) {
         setup *s = set_up_network(&NETWORKS[i], NULL), *folded = set_up(make_model(NETWORKS[i].build), NULL, false, NULL);
         int64_t outputs = IMAGES * s->plan->outputs;
         run_step(s, false);
-        float *trained = copy(thaw_engine_forward(s->engine, IMAGES, &s->draws), (size_t)outputs);
+        float *trained = copy(thaw_engine_forward(s->engine, 0, IMAGES, &s->draws), (size_t)outputs);
         float *inferred = copy(thaw_engine_infer(s->engine, IMAGES), (size_t)outputs);
         if (!draws_or_batch(s)) {
             expect_close(NETWORKS[i].name, trained, inferred, outputs);
@@ -227,14 +227,14 @@ static void test_image_alone(void **state) {
             float *together = copy(thaw_engine_infer(s->engine, IMAGES), (size_t)(IMAGES * outputs));
             float *trained = NULL;
             if (training)
-                trained = copy(thaw_engine_forward(s->engine, IMAGES, &s->draws), (size_t)(IMAGES * outputs));
+                trained = copy(thaw_engine_forward(s->engine, 0, IMAGES, &s->draws), (size_t)(IMAGES * outputs));
             for (int image = 0; image < IMAGES; image++) {
                 thaw_draws draws = s->draws;
                 draws.samples += image;
                 thaw_engine_prefix(s->engine, 1, s->x + image * values);
                 if (memcmp(thaw_engine_infer(s->engine, 1), together + image * outputs, (size_t)outputs * sizeof(float)))
                     fail_msg("%s: image %d alone has other bits%s", NETWORKS[i].name, image, folded ? ", folded" : "");
-                if (training && memcmp(thaw_engine_forward(s->engine, 1, &draws), trained + image * outputs,
+                if (training && memcmp(thaw_engine_forward(s->engine, 0, 1, &draws), trained + image * outputs,
                                        (size_t)outputs * sizeof(float)))
                     fail_msg("%s: image %d alone has other bits in training", NETWORKS[i].name, image);
             }
@@ -481,7 +481,7 @@ static void test_memory_failures(void **state) {
         setup *s = set_up_network(&NETWORKS[i], NULL);
         thaw_engine_free(s->engine);
         s->engine = NULL;
-        thaw_plan_request request = {s->model, s->trainable, s->batch_statistics, IMAGES, 1, 1};
+        thaw_plan_request request = {s->model, s->trainable, s->batch_statistics, IMAGES, 0, 1, 1};
         const size_t live = thaw_memory_live();
         bool done = false;
         for (int64_t n = 1; !done; n++) {

@@ -21,7 +21,7 @@ static thaw_plan *compile(const thaw_model *m, const char *stop, int64_t batch, 
     int first = stop ? thaw_model_find(m, stop) : m->n_base_layers;
     for (int i = 0; i < m->n_layers; i++)
         trainable[i] = i >= first;
-    thaw_plan_request request = {m, trainable, NULL, batch, slots, 1};
+    thaw_plan_request request = {m, trainable, NULL, batch, 0, slots, 1};
     thaw_plan *plan = NULL;
     OK(thaw_plan_compile(&plan, &request));
     thaw_free(trainable);
@@ -107,7 +107,7 @@ static void test_vgg16(void **state) {
                                              a->suffix + a->scratch + a->input);
     /* A large batch passes the frozen layers in pieces, unless they are all there is. */
     thaw_plan *large = compile(m, NULL, 64, 1), *all_of_it = NULL;
-    thaw_plan_request inference = {m, NULL, NULL, 64, 0, 1};
+    thaw_plan_request inference = {m, NULL, NULL, 64, 0, 0, 1};
     OK(thaw_plan_compile(&all_of_it, &inference));
     assert_int_equal(head->prefix_batch, 8);
     assert_int_equal(large->prefix_batch, 32); /* 64 images in two pieces */
@@ -219,7 +219,7 @@ static void test_packs(void **state) {
         const char *name = m->layers[i].name;
         trainable[i] = strcmp(name, "block5_conv1") == 0 || strcmp(name, "block5_conv3") == 0;
     }
-    thaw_plan_request request = {m, trainable, NULL, 2, 1, 1};
+    thaw_plan_request request = {m, trainable, NULL, 2, 0, 1, 1};
     thaw_plan *plan = NULL;
     assert_int_equal(thaw_plan_compile(&plan, &request), THAW_OK);
     const thaw_tape *prefix = plan->tape_prefix, *train = plan->tape_train, *infer = plan->tape_infer;
@@ -276,7 +276,7 @@ static void test_errors(void **state) {
     thaw_model *m = vgg16();
     bool *trainable = thaw_calloc((size_t)m->n_layers, sizeof *trainable);
     thaw_plan *plan = (thaw_plan *)(void *)m;
-    thaw_plan_request request = {m, trainable, NULL, 8, 1, 1};
+    thaw_plan_request request = {m, trainable, NULL, 8, 0, 1, 1};
     expect(thaw_plan_compile(&plan, &request), THAW_USAGE, "nothing is left to train in vgg16|\"[:-1]\"");
     assert_null(plan);
     trainable[m->n_layers - 3] = true; /* Flatten has nothing to train */

@@ -37,7 +37,7 @@ static thaw_plan *plan_from(const thaw_model *m, const char *first, int64_t batc
     bool trainable[16] = {false};
     for (int i = thaw_model_find(m, first); i < m->n_layers; i++)
         trainable[i] = true;
-    thaw_plan_request request = {m, trainable, NULL, batch, 1, 1};
+    thaw_plan_request request = {m, trainable, NULL, batch, 0, 1, 1};
     thaw_plan *plan = NULL;
     OK(thaw_plan_compile(&plan, &request));
     return plan;
@@ -112,7 +112,7 @@ static void test_boundary(void **state) {
     OK(thaw_model_finish(m, add_dense(m, "fc", x, 2, true), false));
     bool trainable[16] = {false};
     trainable[thaw_model_find(m, "trained")] = trainable[thaw_model_find(m, "fc")] = true;
-    thaw_plan_request request = {m, trainable, NULL, 4, 1, 1};
+    thaw_plan_request request = {m, trainable, NULL, 4, 0, 1, 1};
     OK(thaw_plan_compile(&plan, &request));
     assert_int_equal(plan->n_boundary, 1);
     assert_false(thaw_plan_boundary_suffices(plan));
@@ -137,14 +137,14 @@ static void test_slots(void **state) {
     thaw_draws draws = {1, 0, samples};
     thaw_engine_prefix(engine, N, x);
     memcpy(rows, thaw_engine_slot(engine, 0), sizeof rows);
-    memcpy(z[0], thaw_engine_forward(engine, N, &draws), sizeof z[0]);
+    memcpy(z[0], thaw_engine_forward(engine, 0, N, &draws), sizeof z[0]);
     memcpy(infer[0], thaw_engine_infer(engine, N), sizeof infer[0]);
     for (int i = 0; i < N; i++) { /* each image alone, in another place */
         thaw_engine_prefix(engine, 1, x + (N - 1 - i) * IN);
         assert_memory_equal(rows + (N - 1 - i) * OUT, thaw_engine_slot(engine, 0), OUT * sizeof(float));
     }
     memcpy(thaw_engine_slot(engine, 0), rows, sizeof rows);
-    memcpy(z[1], thaw_engine_forward(engine, N, &draws), sizeof z[1]);
+    memcpy(z[1], thaw_engine_forward(engine, 0, N, &draws), sizeof z[1]);
     memcpy(infer[1], thaw_engine_infer(engine, N), sizeof infer[1]);
     assert_memory_equal(z[0], z[1], sizeof z[0]);
     assert_memory_equal(infer[0], infer[1], sizeof infer[0]);

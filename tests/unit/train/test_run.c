@@ -343,18 +343,18 @@ static void test_stages_are_epochs(void **state) {
         thaw_free(models[i]);
 }
 
-/* Steps ask for no memory: ten times as many steps, as many requests; with images and with the cache. */
+/* Steps ask for no memory: eight times as many steps, as many requests; with images and with the cache. */
 static void test_steps_allocate_nothing(void **state) {
     (void)state;
     for (int cached = 0; cached < 2; cached++) {
         int64_t requests[2];
         for (int i = 0; i < 2; i++) {
-            const char *set[] = {i ? "training.batch_size=2" : "training.batch_size=20", "training.validation_batch_size=13",
-                                 cached ? "cache=memory" : "cache=off"};
+            const char *set[] = {i ? "training.batch_size=1" : "training.batch_size=8", "training.validation_batch_size=13",
+                                 cached ? "cache=memory" : "cache=off", "data.prefetch=1"};
             char folder[128];
             snprintf(folder, sizeof folder, "%s/%d-%d", first, cached, i);
             uint64_t before = thaw_memory_requests();
-            assert_ok(train_case("regression", folder, "auto", set, 3));
+            assert_ok(train_case("regression", folder, "auto", set, 4));
             requests[i] = (int64_t)(thaw_memory_requests() - before);
         }
         assert_int_equal(requests[0], requests[1]);
