@@ -6,6 +6,7 @@
 #include "base/memory.h"
 #include "graph/freeze.h"
 #include "thaw/train.h"
+#include "train/slices.h"
 
 static thaw_status no_memory(void) { return thaw_fail(THAW_RESOURCE, "not enough memory for the measurement"); }
 
@@ -107,7 +108,7 @@ static thaw_status compile(thaw_plan **out, const thaw_scaling *s, const thaw_sc
         .model = s->model,
         .trainable = plan->trainable,
         .max_batch = images_of(s, kind, world),
-        .step_images = images_of(s, kind, world),
+        .step_images = kind == THAW_WEAK ? s->batch : thaw_slices_most(1, s->global_batch, thaw_comm_size(world)),
         .optimizer_slots = 1,
     };
     *out = NULL;

@@ -430,8 +430,9 @@ static thaw_model *make_model(int (*build)(thaw_model *)) {
     return model;
 }
 
-/* `frozen`: names of frozen layers; NULL compiles a plan for inference. */
-static setup *set_up(thaw_model *model, const char *frozen, bool batch_statistics, const thaw_hooks *hooks) {
+/* `frozen`: names of frozen layers; NULL compiles a plan for inference. step_images: of thaw_plan_request. */
+static setup *set_up_steps(thaw_model *model, const char *frozen, bool batch_statistics, const thaw_hooks *hooks,
+                           int64_t step_images) {
     setup *s = thaw_calloc(1, sizeof *s);
     s->model = model;
     s->trainable = thaw_calloc((size_t)model->n_layers, sizeof(bool));
@@ -440,7 +441,7 @@ static setup *set_up(thaw_model *model, const char *frozen, bool batch_statistic
         s->trainable[i] = frozen && !listed_in(frozen, model->layers[i].name);
         s->batch_statistics[i] = batch_statistics;
     }
-    thaw_plan_request request = {model, frozen ? s->trainable : NULL, s->batch_statistics, IMAGES, 0, 1, 1};
+    thaw_plan_request request = {model, frozen ? s->trainable : NULL, s->batch_statistics, IMAGES, step_images, 1, 1};
     OK(thaw_plan_compile(&s->plan, &request));
     s->parameters = thaw_calloc(s->plan->count, sizeof(float));
     s->gradients = thaw_calloc(s->plan->count, sizeof(float));
@@ -453,6 +454,10 @@ static setup *set_up(thaw_model *model, const char *frozen, bool batch_statistic
         s->samples[i] = 11 + i * INT64_C(7000000000);
     s->draws = (thaw_draws){5, 2, s->samples};
     return s;
+}
+
+static setup *set_up(thaw_model *model, const char *frozen, bool batch_statistics, const thaw_hooks *hooks) {
+    return set_up_steps(model, frozen, batch_statistics, hooks, 0);
 }
 
 static void set_objective(setup *s, thaw_loss loss, bool one_hot, const float *class_weight) {

@@ -265,6 +265,88 @@ static void test_pieces(void **state) {
     assert_true(with_prefix > 3);
 }
 
+/* A step on image i of the slots, which is image `number` of the batch. */
+static double step_on(setup *s, int i, int number) {
+    thaw_draws draws = s->draws;
+    thaw_sums sums = {0};
+    draws.samples += number;
+    const float *z = thaw_engine_forward(s->engine, i, 1, &draws);
+    OK(thaw_objective_batch(&s->objective, 1, z, s->y + number * s->objective.y_width, 1.0,
+                            thaw_engine_output_gradient(s->engine), &sums));
+    thaw_engine_backward(s->engine);
+    return sums.loss;
+}
+
+/* Steps of an image each have the same bits where their prefix is run together, meanwhile little by little for the next ones,
+ * which are the images turned around. */
+static void test_together(void **state) {
+    (void)state;
+    int compared = 0;
+    for (int i = 0; i < N_NETWORKS; i++)
+        for (int64_t piece = 2; piece <= 16; piece += 14) {
+            setup *s = set_up_network(&NETWORKS[i], NULL), *t = set_up_steps(make_model(NETWORKS[i].build), NETWORKS[i].frozen,
+                                                                             NETWORKS[i].batch_statistics, NULL, 1);
+            set_objective(t, NETWORKS[i].loss, NETWORKS[i].one_hot, NULL);
+            const int64_t values = thaw_shape_count(&s->model->nodes[s->model->input].shape);
+            double loss[IMAGES];
+            float *gradients[IMAGES], *x[2] = {t->x, thaw_calloc((size_t)(IMAGES * values), sizeof(float))};
+            for (int k = 0; k < IMAGES; k++) {
+                loss[k] = run_part(s, k, 1, 1, true);
+                gradients[k] = copy(s->gradients, s->plan->count);
+                memcpy(x[1] + (IMAGES - 1 - k) * values, x[0] + k * values, (size_t)values * sizeof(float));
+            }
+            assert_int_equal(t->plan->together, thaw_plan_boundary_suffices(t->plan) ? 16 : 1);
+            const int blocks = t->plan->together > 1 ? 4 : 0;
+            t->plan->prefix_batch = piece;
+            thaw_engine_prefix(t->engine, IMAGES, x[0]);
+            for (int block = 0; block < blocks; block++) {
+                thaw_engine_prefix_begin(t->engine, IMAGES, x[(block + 1) % 2]);
+                for (int k = 0; k < IMAGES; k++) {
+                    const int number = block % 2 ? IMAGES - 1 - k : k;
+                    if (step_on(t, k, number) != loss[number] ||
+                        memcmp(t->gradients, gradients[number], t->plan->count * sizeof(float)))
+                        fail_msg("%s: step %d of block %d has other bits", NETWORKS[i].name, k, block);
+                    thaw_engine_prefix_run(t->engine, (k + 1.0) / IMAGES);
+                    compared++;
+                }
+                thaw_engine_prefix_turn(t->engine);
+            }
+            for (int k = 0; k < IMAGES; k++)
+                thaw_free(gradients[k]);
+            thaw_free(x[1]);
+            tear_down(s);
+            tear_down(t);
+        }
+    assert_true(compared > 3 * 2 * 4 * IMAGES);
+}
+
+static void count_poll(void *calls) { ++*(int *)calls; }
+
+/* Calls of poll, one behind each operation on each run of images, until a share of the prefix is done. */
+static int calls_until(setup *s, int *calls, double share) {
+    *calls = 0;
+    thaw_engine_prefix_run(s->engine, share);
+    return *calls;
+}
+
+/* A share of the prefix is that share of its work: it stops inside of an operation, and what is done stays so. */
+static void test_share(void **state) {
+    (void)state;
+    int calls = 0;
+    const thaw_hooks hooks = {.poll = count_poll, .payload = &calls};
+    setup *s = set_up_steps(make_model(build_deep), "one two norm_two three norm_three", false, &hooks, 1);
+    const int operations = s->plan->tape_prefix->n_ops;
+    thaw_engine_prefix_begin(s->engine, IMAGES, s->x);
+    assert_int_equal(calls_until(s, &calls, 0.0), 0);
+    const int half = calls_until(s, &calls, 0.5);
+    assert_in_range(half, 1, operations - 1);
+    assert_int_equal(calls_until(s, &calls, 0.5), 0);
+    const int rest = calls_until(s, &calls, 1.0);
+    assert_in_range(half + rest, operations, operations + 1);
+    assert_int_equal(calls_until(s, &calls, 1.0), 0);
+    tear_down(s);
+}
+
 static void test_nothing_allocated(void **state) {
     (void)state;
     for (int i = 0; i < N_NETWORKS; i++) {
@@ -547,7 +629,10 @@ int main(void) {
         cmocka_unit_test(test_threads),
         cmocka_unit_test(test_forms),
         cmocka_unit_test(test_image_alone),
-        cmocka_unit_test(test_pieces), cmocka_unit_test(test_nothing_allocated),
+        cmocka_unit_test(test_pieces),
+        cmocka_unit_test(test_together),
+        cmocka_unit_test(test_share),
+        cmocka_unit_test(test_nothing_allocated),
         cmocka_unit_test(test_no_images),
         cmocka_unit_test(test_buckets),
         cmocka_unit_test(test_parameters),

@@ -107,6 +107,7 @@ static void test_vgg16(void **state) {
                                              a->suffix + a->scratch + a->input);
     /* A large batch passes the frozen layers in pieces, unless they are all there is. */
     thaw_plan *large = compile(m, NULL, 64, 1), *all_of_it = NULL;
+    bool *trains = thaw_calloc((size_t)m->n_layers, sizeof *trains);
     thaw_plan_request inference = {m, NULL, NULL, 64, 0, 0, 1};
     OK(thaw_plan_compile(&all_of_it, &inference));
     assert_int_equal(head->prefix_batch, 8);
@@ -114,6 +115,26 @@ static void test_vgg16(void **state) {
     assert_int_equal(large->memory.prefix, 4 * a->prefix);
     assert_int_equal(large->memory.boundary, 8 * a->boundary);
     assert_int_equal(all_of_it->prefix_batch, 64);
+    /* Steps of few images have their prefix together, if both of their boundaries stay small; so has a rank of no images. */
+    static const struct { const char *stop; int64_t max, step; int together; int64_t images; } cases[] = {
+        {NULL, 4, 4, 4, 16}, {NULL, 64, 4, 4, 64}, {NULL, 5, 5, 3, 15}, {NULL, 9, 9, 1, 9}, {NULL, 16, 16, 1, 16}, {NULL, 1, 1, 16, 16},
+        {NULL, 1, 0, 1, 1}, {"block1_conv1", 4, 4, 1, 4}, {"block2_conv1", 1, 1, 16, 16}, {"block1_conv2", 1, 1, 16, 16},
+        {"block1_conv2", 4, 4, 4, 16}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        for (int k = 0; k < m->n_layers; k++)
+            trains[k] = k >= (cases[i].stop ? thaw_model_find(m, cases[i].stop) : m->n_base_layers);
+        thaw_plan_request request = {m, trains, NULL, cases[i].max, cases[i].step, 1, 1};
+        thaw_plan *plan = NULL;
+        OK(thaw_plan_compile(&plan, &request));
+        if (plan->together != cases[i].together || plan->prefix_images != cases[i].images)
+            fail_msg("case %d: %d steps together, %lld images", (int)i, plan->together, (long long)plan->prefix_images);
+        const thaw_shape *shape = &m->nodes[plan->boundary[0]].shape;
+        if (plan->n_boundary)
+            assert_int_equal(plan->memory.boundary, (plan->together > 1 ? 2 : 1) * cases[i].images * thaw_shape_count(shape) * 4);
+        assert_int_equal(plan->memory.input, cases[i].images * 150 * 150 * 3 * 4);
+        thaw_plan_free(plan);
+    }
+    thaw_free(trains);
     thaw_plan_free(large);
     thaw_plan_free(all_of_it);
     thaw_plan_free(head);
