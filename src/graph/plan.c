@@ -183,7 +183,7 @@ static void set_scratch(thaw_tape *tape, const thaw_plan *plan, int64_t n) {
 }
 
 static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold,
-                             const thaw_tape *lender, int64_t images) {
+                             thaw_tape *lender, int64_t images) {
     THAW_TRY(thaw_tape_lower(out, plan, in_set, training, fold, lender));
     THAW_TRY(thaw_layout(*out, images));
     set_scratch(*out, plan, images);

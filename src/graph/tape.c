@@ -13,7 +13,7 @@ typedef struct lowering {
     const thaw_model *model;
     const bool *in_set;
     bool training, fold;
-    const thaw_tape *lender;
+    thaw_tape *lender;
     thaw_tape *tape;
     bool *done; /* per node: computed by the operation of a node before */
     int capacity_ops, capacity_values, capacity_places, capacity_packs;
@@ -77,13 +77,17 @@ static bool same_pack(const thaw_pack *a, const thaw_pack *b) {
 /* Index of a pack like `wanted`, of wanted->count floats. */
 static int new_pack(lowering *l, const thaw_pack *wanted) {
     const thaw_plan *plan = l->plan;
-    const thaw_pack *lent = NULL;
+    thaw_pack *lent = NULL;
     for (int i = 0; i < l->tape->n_packs; i++) /* calls of a shared layer share its packed form */
-        if (same_pack(&l->tape->packs[i], wanted))
+        if (same_pack(&l->tape->packs[i], wanted)) {
+            l->tape->packs[i].window.pool |= wanted->window.pool;
             return i;
+        }
     for (int i = 0; l->lender && i < l->lender->n_packs; i++)
-        if (same_pack(&l->lender->packs[i], wanted))
+        if (same_pack(&l->lender->packs[i], wanted)) {
             lent = &l->lender->packs[i];
+            lent->window.pool |= wanted->window.pool;
+        }
     thaw_pack *pack = append(l, (void **)&l->tape->packs, &l->tape->n_packs, &l->capacity_packs, sizeof *pack);
     if (!pack)
         return -1;
@@ -336,8 +340,7 @@ static void lower_conv(lowering *l, int node) {
                                                          thaw_shape_count(&l->model->nodes[node].shape));
     if (l->failed)
         return;
-    thaw_window whole = window; /* of the packed form, which is the same */
-    whole.pool = 0;
+    const thaw_window whole = window; /* of the packed form */
     if (l->tape->values[in[0]].stride > 1) {
         window.h = window.oh;
         window.w = window.ow;
@@ -651,7 +654,7 @@ static void mark_shared(thaw_tape *tape) {
 }
 
 thaw_status thaw_tape_lower(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold,
-                            const thaw_tape *lender) {
+                            thaw_tape *lender) {
     const thaw_model *model = plan->model;
     thaw_tape *tape = thaw_calloc(1, sizeof *tape);
     lowering l = {.plan = plan, .model = model, .in_set = in_set, .training = training, .fold = fold, .lender = lender,

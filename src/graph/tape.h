@@ -59,7 +59,7 @@ typedef struct thaw_pack {
     int layer;          /* BatchNormalization or Rescaling (SCALE); Conv2D (FOLDED, CONV) */
     int norm;           /* the BatchNormalization folded in; -1: none */
     bool backward;      /* CONV: for the data gradient */
-    thaw_window window; /* CONV */
+    thaw_window window; /* CONV: with `pool` if some call pools, which may take more of the packed form */
     bool refresh;       /* depends on trained tensors: made again after every update; else it lies among the constants */
     bool lent;          /* lies in the packs of the tape that lends to this one, at offset */
     int64_t c;          /* channels */
@@ -104,7 +104,7 @@ typedef struct thaw_tape {
  * plan->boundary that lie in the set are written to their slots. Folding of batch norm into convolutions only where
  * `fold`. Packs that the tape `lender` (may be NULL) has are used from there. */
 thaw_status thaw_tape_lower(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold,
-                            const thaw_tape *lender);
+                            thaw_tape *lender);
 void thaw_tape_free(thaw_tape *tape);
 /* Sets lifetimes' offsets and arena_bytes for `images` images: first fit by decreasing size. */
 thaw_status thaw_layout(thaw_tape *tape, int64_t images);

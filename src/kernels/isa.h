@@ -24,6 +24,12 @@ typedef struct thaw_tile_rows {
     int64_t stride, point; /* floats from row to row and from matrix to matrix */
 } thaw_tile_rows;
 
+/* The first point in each direction that is there: 1 where no tile has the point 0. Those before it are neither written nor read;
+ * read as zeros. */
+typedef struct thaw_first_points {
+    bool high, wide;
+} thaw_first_points;
+
 typedef struct thaw_isa {
     const char *name;
     int lanes; /* floats of a vector */
@@ -58,12 +64,13 @@ typedef struct thaw_isa {
     /* u(points,w) = G g G^T of w filters g(kh*kw,w) whose taps are `tap` apart, each times scale (w; NULL: 1); in double.
      * Streamed to u, at multiples of 64 bytes. */
     void (*winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
-                            int64_t point);
+                            int64_t point, thaw_first_points first);
     /* Weight gradient. m(points,c) = D dy D^T of a tile of dy, D: powers of the points. */
     void (*winograd_gradient)(int kh, int kw, const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,
                               float *m);
     /* dkernel(kh*kw,w), taps `tap` apart, from sums u(points,w); in double. */
-    void (*winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap);
+    void (*winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap,
+                          thaw_first_points first);
     /* y(c) = the average, or the maximum (the first of equal ones; NaN wins), over a window of rows x columns > 0 cells, whose
      * neighbours are `row` and `column` apart. */
     void (*window_average)(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row, int64_t column, float *y);
@@ -95,11 +102,11 @@ typedef struct thaw_isa {
     void thaw_winograd_pooled_##isa(const float *m, const thaw_tile_rows *t, int64_t w, const float *bias, bool relu,  \
                                     bool stream, float *y, int64_t row, int64_t column, int rows, int columns);        \
     void thaw_winograd_filter_##isa(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale,       \
-                                    float *u, int64_t point);                                                          \
+                                    float *u, int64_t point, thaw_first_points first);                                 \
     void thaw_winograd_gradient_##isa(int kh, int kw, const float *dy, int64_t row, int64_t column, int64_t c,         \
                                       const thaw_tile_rows *t, float *m);                                              \
     void thaw_winograd_taps_##isa(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel,            \
-                                  int64_t tap);                                                                        \
+                                  int64_t tap, thaw_first_points first);                                               \
     void thaw_window_average_##isa(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row,              \
                                    int64_t column, float *y);                                                          \
     void thaw_window_maximum_##isa(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row,              \

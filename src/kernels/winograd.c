@@ -44,7 +44,7 @@ thaw_window thaw_winograd_turned(const thaw_window *s) {
 
 static int64_t points_of(const thaw_window *s) { return thaw_tile_points(s->kh) * thaw_tile_points(s->kw); }
 
-/* Packed: panels of output channels; of each, a matrix (cin, width) for each point, so many floats apart. */
+/* Packed: panels of output channels; of each, a matrix (cin, width) for each point that a tile has, so many floats apart. */
 static int64_t filter_stride(const thaw_window *s, int64_t width) { return thaw_point_stride(s->cin * width); }
 
 size_t thaw_winograd_pack_floats(const thaw_window *s) {
@@ -56,6 +56,7 @@ static int64_t panel_begin(const thaw_window *s, int64_t panel) { return panel *
 
 void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double *scale, float *packed, thaw_part part) {
     const thaw_isa *isa = thaw_isa_get();
+    const thaw_tiling t = thaw_tiling_of(s);
     int64_t groups = thaw_ceil_div(s->cin, FILTERS), items = thaw_panels(s->cout) * groups;
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t item = thaw_part_begin(part, items); item < thaw_part_end(part, items); item++) {
@@ -73,7 +74,7 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
                 memcpy(taps + tap * THAW_PANEL, from, (size_t)filters * sizeof *taps);
             }
             isa->winograd_filter((int)s->kh, (int)s->kw, taps, THAW_PANEL, width, scale ? factors : NULL,
-                                 packed + panel_begin(s, panel) + ci * width, filter_stride(s, width));
+                                 packed + panel_begin(s, panel) + ci * width, filter_stride(s, width), thaw_first_of(&t));
         }
         isa->fence();
     }
@@ -82,6 +83,7 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
 void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float *packed, thaw_part part) {
     const thaw_isa *isa = thaw_isa_get();
     const thaw_window turned = thaw_winograd_turned(s);
+    const thaw_tiling t = thaw_tiling_of(&turned);
     int64_t groups = thaw_ceil_div(s->cout, FILTERS), items = thaw_panels(s->cin) * groups;
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t item = thaw_part_begin(part, items); item < thaw_part_end(part, items); item++) {
@@ -97,7 +99,8 @@ void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float 
             }
         for (int64_t k = 0; k < from; k++)
             isa->winograd_filter((int)s->kh, (int)s->kw, taps[k], THAW_PANEL, width, NULL,
-                                 packed + panel_begin(&turned, panel) + (co + k) * width, filter_stride(&turned, width));
+                                 packed + panel_begin(&turned, panel) + (co + k) * width, filter_stride(&turned, width),
+                                 thaw_first_of(&t));
         isa->fence();
     }
 }

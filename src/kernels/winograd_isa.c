@@ -338,7 +338,7 @@ static inline __attribute__((always_inline)) void load_taps(int n, const float *
 /* Sixteen filters of 3x3. Results lie far apart in a form larger than any cache: they are streamed, a row of points at a time,
  * which the registers hold. */
 static inline __attribute__((always_inline)) void filter_square(const float *g, int64_t tap, const double *scale, float *u,
-                                                                int64_t point) {
+                                                                int64_t point, thaw_first_points first) {
     doubles8 taps[3], half[2][18], t[2][6];
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 3; j++) {
@@ -346,16 +346,19 @@ static inline __attribute__((always_inline)) void filter_square(const float *g, 
             filter6(taps, 1, half[i] + j, 3);
         }
     for (int p = 0; p < 6; p++) {
+        if (p < first.high)
+            continue;
         for (int i = 0; i < 2; i++)
             filter6(half[i] + 3 * p, 1, t[i], 1);
         for (int q = 0; q < 6; q++)
-            doubles8_stream(u + (6 * p + q) * point, t[0] + q, t[1] + q);
+            if (q >= first.wide)
+                doubles8_stream(u + (6 * p + q) * point, t[0] + q, t[1] + q);
     }
 }
 
 /* The same of filters with so many taps in one direction. */
 static inline __attribute__((always_inline)) void filter_line(int taps, const float *g, int64_t tap, const double *scale,
-                                                              float *u, int64_t point) {
+                                                              float *u, int64_t point, bool first) {
     doubles8 from[7], t[2][8];
     for (int i = 0; i < 2; i++) {
         load_taps(taps, g + i * WIDE, tap, scale ? scale + i * WIDE : scale, from);
@@ -364,17 +367,17 @@ static inline __attribute__((always_inline)) void filter_line(int taps, const fl
         else
             filter6(from, 1, t[i], 1);
     }
-    for (int p = 0; p < (taps == 7 ? 8 : 6); p++)
+    for (int p = first; p < (taps == 7 ? 8 : 6); p++)
         doubles8_stream(u + p * point, t[0] + p, t[1] + p);
 }
 
 void THAW_NAMED(thaw_winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
-                                      int64_t point) {
+                                      int64_t point, thaw_first_points first) {
     for (int64_t i = 0; i < w; i += 16)
         if (kh == kw)
-            filter_square(g + i, tap, scale ? scale + i : scale, u + i, point);
+            filter_square(g + i, tap, scale ? scale + i : scale, u + i, point, first);
         else
-            filter_line(kh * kw, g + i, tap, scale ? scale + i : scale, u + i, point);
+            filter_line(kh * kw, g + i, tap, scale ? scale + i : scale, u + i, point, kh > kw ? first.high : first.wide);
 }
 
 /* Two rows of D d, as input_pair. */
@@ -443,12 +446,13 @@ static inline __attribute__((always_inline)) void taps7(const vec *u, vec *g) {
 }
 
 /* Filters of a vector. */
-static inline __attribute__((always_inline)) void filter_taps(int kh, int kw, const float *u, int64_t point, vec *g) {
+static inline __attribute__((always_inline)) void filter_taps(int kh, int kw, const float *u, int64_t point, bool high, bool wide,
+                                                              vec *g) {
     const int lines = kh == kw ? 6 : 1, points = kh * kw == 7 ? 8 : 6;
     vec line[8], half[18];
     for (int j = 0; j < lines; j++) {
         for (int k = 0; k < points; k++)
-            line[k] = vec_load(u + (lines * k + j) * point);
+            line[k] = k < high || (lines == 6 && j < wide) ? vec_all(0.0f) : vec_load(u + (lines * k + j) * point);
         if (points == 8)
             taps7(line, g);
         else
@@ -459,20 +463,25 @@ static inline __attribute__((always_inline)) void filter_taps(int kh, int kw, co
 }
 
 static inline __attribute__((always_inline)) void taps_of(int kh, int kw, const float *u, int64_t point, int64_t w,
-                                                          float *dkernel, int64_t tap) {
+                                                          float *dkernel, int64_t tap, bool high, bool wide) {
     for (int64_t i = 0; i < w; i += THAW_LANES) {
         vec g[9];
-        filter_taps(kh, kw, u + i, point, g);
+        filter_taps(kh, kw, u + i, point, high, wide, g);
         for (int k = 0; k < kh * kw; k++)
             vec_store(dkernel + k * tap + i, g[k]);
     }
 }
 
-void THAW_NAMED(thaw_winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap) {
-    if (kh == kw) /* sizes that the compiler knows */
-        taps_of(3, 3, u, point, w, dkernel, tap);
+void THAW_NAMED(thaw_winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap,
+                                    thaw_first_points first) {
+    if (kh == kw && first.high && first.wide) /* what the compiler knows */
+        taps_of(3, 3, u, point, w, dkernel, tap, true, true);
+    else if (kh == kw && !first.high && !first.wide)
+        taps_of(3, 3, u, point, w, dkernel, tap, false, false);
+    else if (kh == kw)
+        taps_of(3, 3, u, point, w, dkernel, tap, first.high, first.wide);
     else if (kh * kw == 7)
-        taps_of(1, 7, u, point, w, dkernel, tap);
+        taps_of(1, 7, u, point, w, dkernel, tap, false, false);
     else
-        taps_of(1, 3, u, point, w, dkernel, tap);
+        taps_of(1, 3, u, point, w, dkernel, tap, kh > kw ? first.high : first.wide, false);
 }

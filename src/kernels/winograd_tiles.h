@@ -40,6 +40,14 @@ static inline thaw_tiling thaw_tiling_of(const thaw_window *s) {
     return t;
 }
 
+/* Where no tile is full in a direction, as on maps of 9x9, none has the point 0 of it. */
+static inline thaw_first_points thaw_first_of(const thaw_tiling *t) { return (thaw_first_points){t->high == 0, t->wide == 0}; }
+
+static inline bool thaw_tiling_has(const thaw_tiling *t, int64_t point) {
+    const thaw_first_points first = thaw_first_of(t);
+    return point / t->points_x >= first.high && point % t->points_x >= first.wide;
+}
+
 /* Distance of the matrices of the points, of so many floats: an odd number of cache lines, so that the 36 places that a transform
  * writes or reads do not fall into few sets of the cache. */
 static inline int64_t thaw_point_stride(int64_t floats) {

@@ -118,8 +118,8 @@ typedef struct leaf {
 static const leaf WHOLE = {0, 1, NULL};
 
 /* Filters of a range and a panel from their sums (36, range, width). */
-static void make_filters(const thaw_isa *isa, const thaw_window *s, int64_t range, int64_t panel, const float *sum, leaf at,
-                         float *dkernel) {
+static void make_filters(const thaw_isa *isa, const thaw_window *s, const thaw_tiling *t, int64_t range, int64_t panel, const float *sum,
+                         leaf at, float *dkernel) {
     const int64_t c0 = range * RANGE, co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
     const int64_t n = thaw_least(width, s->cout - co), taps = s->kh * s->kw;
     const int ended = thaw_tree_ended(at.number);
@@ -130,7 +130,7 @@ static void make_filters(const thaw_isa *isa, const thaw_window *s, int64_t rang
             __builtin_prefetch(to + (tap * s->cin + AHEAD) * s->cout, 1, 2);
             __builtin_prefetch(to + (tap * s->cin + AHEAD) * s->cout + LINE, 1, 2);
         }
-        isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, sum_stride(width), width, filters, width);
+        isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, sum_stride(width), width, filters, width, thaw_first_of(t));
         for (int level = 0; level < ended; level++) {
             const float *left = at.waiting + (level * RANGE + c) * taps * width;
             for (int64_t i = 0; i < taps * width; i++)
@@ -155,6 +155,8 @@ static void multiply_part(const thaw_isa *isa, const thaw_window *s, const layou
     const int64_t stride = range_width(s, range) + LINE;
     const int64_t v_point = thaw_point_stride(b->count * stride), m_point = thaw_point_stride(b->count * width);
     for (int64_t point = first; point < last; point++) {
+        if (!thaw_tiling_has(&l->t, point))
+            continue;
         const int64_t before = thaw_point_rows(&l->t, b->t0, from, point);
         isa->multiply_transposed(channels, width, thaw_point_rows(&l->t, from, to, point),
                                  b->v + range * l->v + point * v_point + before * stride, stride,
@@ -195,10 +197,10 @@ static void by_groups(const thaw_window *s, const layout *l, const float *x, con
                 for (int64_t point = 0; point < l->t.points; point++) {
                     float *to = sum + point * sum_stride(width);
                     const float *from = to + group * parts * l->sum;
-                    for (int64_t i = 0; i < filled; i++)
+                    for (int64_t i = 0; i < filled && thaw_tiling_has(&l->t, point); i++)
                         to[i] += from[i];
                 }
-            make_filters(isa, s, part / l->panels, part % l->panels, sum, WHOLE, dkernel);
+            make_filters(isa, s, &l->t, part / l->panels, part % l->panels, sum, WHOLE, dkernel);
         }
     }
 }
@@ -210,7 +212,7 @@ static void part_of_slices(const thaw_isa *isa, const thaw_window *s, const layo
     for (int i = 0; i < slices; i++) {
         multiply_part(isa, s, l, b, (start[i] - start[0]) * of_image, (start[i + 1] - start[0]) * of_image, part / l->panels,
                       part % l->panels, 0, l->t.points, true, sum);
-        make_filters(isa, s, part / l->panels, part % l->panels, sum, (leaf){i, slices, waiting}, dkernel);
+        make_filters(isa, s, &l->t, part / l->panels, part % l->panels, sum, (leaf){i, slices, waiting}, dkernel);
     }
 }
 
@@ -242,13 +244,13 @@ static void by_parts(const thaw_window *s, const layout *l, int slices, const in
                 multiply_part(isa, s, l, &b, t0, t0 + count, part / l->panels, part % l->panels, from, from + l->points,
                               block == 0, sum);
                 if (l->fused && block == l->blocks - 1)
-                    make_filters(isa, s, part / l->panels, part % l->panels, sum, WHOLE, dkernel);
+                    make_filters(isa, s, &l->t, part / l->panels, part % l->panels, sum, WHOLE, dkernel);
             }
         }
     }
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t part = 0; part < (l->fused ? 0 : parts); part++)
-        make_filters(isa, s, part / l->panels, part % l->panels, sums + part * l->sum, WHOLE, dkernel);
+        make_filters(isa, s, &l->t, part / l->panels, part % l->panels, sums + part * l->sum, WHOLE, dkernel);
 }
 
 bool thaw_winograd_sums_slices(const thaw_window *s, int64_t n, int slices) {

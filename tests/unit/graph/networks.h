@@ -127,6 +127,16 @@ static int build_pools(thaw_model *m) {
     return DENSE("out", x, .filters = 2);
 }
 
+/* Maps whose tiles have 3 outputs, one pooled on the way where nothing is trained on it, which takes tiles of 4. */
+static int build_threes(thaw_model *m) {
+    int x = add_input(m, "input", 3, 9, 9, 16);
+    x = CONV("a", x, .filters = 16, .kh = 3, .same = true, .act = THAW_ACTIVATION_RELU);
+    x = CONV("b", x, .filters = 16, .kh = 3, .same = true, .act = THAW_ACTIVATION_RELU);
+    x = LAYER(MAX_POOLING, "pool", x, .kh = 2, .kw = 2, .sh = 2, .sw = 2);
+    x = PLAIN(GLOBAL_AVERAGE_POOLING, "mean", x);
+    return DENSE("out", x, .filters = 2);
+}
+
 static int build_dense(thaw_model *m) {
     int x = add_input(m, "input", 3, 2, 3, 4);
     x = DENSE("on_map", x, .filters = 5, .act = THAW_ACTIVATION_TANH);
@@ -358,6 +368,8 @@ static const network NETWORKS[] = {
     {"convolutions", build_convolutions, "", false, "", THAW_LOSS_BINARY_CROSSENTROPY, true},
     {"activations fused", build_activations_fused, "", false, "", THAW_LOSS_CATEGORICAL_CROSSENTROPY, false},
     {"pools", build_pools, "", false, "", THAW_LOSS_MSE, true},
+    {"threes", build_threes, "", false, "", THAW_LOSS_MSE, true},
+    {"threes, frozen front", build_threes, "a", false, "", THAW_LOSS_MSE, true},
     {"dense", build_dense, "", false, "", THAW_LOSS_MSE, true},
     {"vector", build_vector, "", false, "", THAW_LOSS_MSE, true},
     {"vector, batch", build_vector, "", true, "", THAW_LOSS_MSE, true},
