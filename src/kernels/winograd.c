@@ -67,13 +67,16 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
         for (int64_t i = 0; scale && i < filters; i++)
             factors[i] = scale[co + i];
         for (int64_t ci = item % groups * FILTERS; ci < thaw_least(item % groups * FILTERS + FILTERS, s->cin); ci++) {
+            const float *row = kernel + ci * s->cout + co;
             for (int64_t tap = 0; tap < s->kh * s->kw; tap++) {
-                const float *from = kernel + (tap * s->cin + ci) * s->cout + co;
+                const float *from = row + tap * s->cin * s->cout;
                 __builtin_prefetch(from + AHEAD * s->cout, 0, 2); /* rows far apart: the processor does not see it coming */
                 __builtin_prefetch(from + AHEAD * s->cout + LINE, 0, 2);
-                memcpy(taps + tap * THAW_PANEL, from, (size_t)filters * sizeof *taps);
+                if (filters < width)
+                    memcpy(taps + tap * THAW_PANEL, from, (size_t)filters * sizeof *taps);
             }
-            isa->winograd_filter((int)s->kh, (int)s->kw, taps, THAW_PANEL, width, scale ? factors : NULL,
+            isa->winograd_filter((int)s->kh, (int)s->kw, filters < width ? taps : row,
+                                 filters < width ? THAW_PANEL : s->cin * s->cout, width, scale ? factors : NULL,
                                  packed + panel_begin(s, panel) + ci * width, filter_stride(s, width), thaw_first_of(&t));
         }
         isa->fence();

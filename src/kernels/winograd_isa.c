@@ -374,7 +374,9 @@ static inline __attribute__((always_inline)) void filter_line(int taps, const fl
 void THAW_NAMED(thaw_winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
                                       int64_t point, thaw_first_points first) {
     for (int64_t i = 0; i < w; i += 16)
-        if (kh == kw)
+        if (kh == kw && first.high && first.wide) /* what the compiler knows */
+            filter_square(g + i, tap, scale ? scale + i : scale, u + i, point, (thaw_first_points){true, true});
+        else if (kh == kw)
             filter_square(g + i, tap, scale ? scale + i : scale, u + i, point, first);
         else
             filter_line(kh * kw, g + i, tap, scale ? scale + i : scale, u + i, point, kh > kw ? first.high : first.wide);
