@@ -28,7 +28,7 @@ typedef struct thaw_plan_request {
     const bool *trainable;        /* per layer; NULL: nothing is trained, all is one prefix (evaluate, predict) */
     const bool *batch_statistics; /* per layer: a trainable BatchNormalization normalises with batch statistics; NULL: none */
     int64_t max_batch;            /* images in one run of a tape on this rank, >= 1 */
-    int64_t step_images;          /* of these, in a run of a training step, whose prefix may run with those of later steps; 0: not */
+    int64_t step_images;          /* in a training step, whose prefix may run with those of later steps; 0: it does not */
     int optimizer_slots;          /* floats per trainable parameter beside itself and its gradient */
     int slices;                   /* of the global batch, whose sums are made one by one; 0, 1: none */
 } thaw_plan_request;

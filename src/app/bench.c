@@ -286,7 +286,7 @@ static thaw_status make_steps(steps *s) {
                                  s->update.slots);
 }
 
-/* A share of the prefix of the next steps; its seconds are added to *seconds, those of its operations are left in `seconds_of`. */
+/* A share of the prefix of the next steps; its seconds are added to *seconds, its operations' are left in `seconds_of`. */
 static void run_prefix(steps *s, double share, double *seconds_of, double *seconds) {
     const double began = begin_phase(&s->record, seconds_of, s->n_prefix);
     if (!s->begun)

@@ -33,13 +33,13 @@ void thaw_engine_prefix_begin(thaw_engine *engine, int64_t n, const float *x);
 void thaw_engine_prefix_run(thaw_engine *engine, double share);
 void thaw_engine_prefix_turn(thaw_engine *engine);
 /* Gives the memory of activations back to the system until the next run, which makes them anew: for whoever needs memory
- * between two steps. The slots stay. */
+ * between two steps. The slots stay; a prefix that is under way is lost. */
 void thaw_engine_rest(thaw_engine *engine);
 /* Slot of plan->boundary[i], until the next turn: (plan->prefix_images, floats of that node). What was kept of a prefix run may
  * be put there instead of running it again, if thaw_plan_boundary_suffices. */
 float *thaw_engine_slot(const thaw_engine *engine, int i);
-/* Suffix in training form on images [first, first+n) of the slots. Returns z (n,outputs), valid until the next forward. Collective through hooks when
- * batch statistics are used; n may be 0. */
+/* Suffix in training form on images [first, first+n) of the slots. Returns z (n,outputs), valid until the next forward.
+ * Collective through hooks when batch statistics are used; n may be 0. */
 const float *thaw_engine_forward(thaw_engine *engine, int64_t first, int64_t n, const thaw_draws *draws);
 /* Where dz (n,outputs) of the last forward is to be written. */
 float *thaw_engine_output_gradient(thaw_engine *engine);

@@ -118,8 +118,8 @@ typedef struct leaf {
 static const leaf WHOLE = {0, 1, NULL};
 
 /* Filters of a range and a panel from their sums (36, range, width). */
-static void make_filters(const thaw_isa *isa, const thaw_window *s, const thaw_tiling *t, int64_t range, int64_t panel, const float *sum,
-                         leaf at, float *dkernel) {
+static void make_filters(const thaw_isa *isa, const thaw_window *s, const thaw_tiling *t, int64_t range, int64_t panel,
+                         const float *sum, leaf at, float *dkernel) {
     const int64_t c0 = range * RANGE, co = panel * THAW_PANEL, width = thaw_panel_width(s->cout, panel);
     const int64_t n = thaw_least(width, s->cout - co), taps = s->kh * s->kw;
     const int ended = thaw_tree_ended(at.number);

@@ -29,6 +29,10 @@ void thaw_report_plan(const thaw_run *run) {
               (long long)plan->frozen_params);
     for (int i = 0; i < plan->n_boundary && i < 4; i++)
         thaw_info("  boundary: %s", run->model->layers[run->model->nodes[plan->boundary[i]].layer].name);
+    const int together = thaw_stage_together(run);
+    if (together > 1)
+        thaw_info("  what is frozen in front takes the images of %d %s at once", together,
+                  run->job->accumulate > 1 ? "parts of steps" : "steps");
     const int ranks = thaw_comm_size(run->comm), sharers = thaw_exchange_sharers(run->exchange);
     if (ranks > 1)
         thaw_info("  gradients are summed %s%s",

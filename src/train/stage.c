@@ -185,7 +185,9 @@ static thaw_status make_order(thaw_run *run) {
     run->mine = thaw_calloc((size_t)n, sizeof *run->mine);
     run->starts = thaw_calloc((size_t)batches + 1, sizeof *run->starts);
     run->blocks = thaw_calloc((size_t)batches + 1, sizeof *run->blocks);
-    return run->order && run->mine && run->starts && run->blocks ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for the order of samples");
+    return run->order && run->mine && run->starts && run->blocks
+               ? THAW_OK
+               : thaw_fail(THAW_RESOURCE, "no memory for the order of samples");
 }
 
 static thaw_status set_up(thaw_run *run) {

@@ -117,7 +117,8 @@ static void test_vgg16(void **state) {
     assert_int_equal(all_of_it->prefix_batch, 64);
     /* Steps of few images have their prefix together, if both of their boundaries stay small; so has a rank of no images. */
     static const struct { const char *stop; int64_t max, step; int together; int64_t images; } cases[] = {
-        {NULL, 4, 4, 4, 16}, {NULL, 64, 4, 4, 64}, {NULL, 5, 5, 3, 15}, {NULL, 9, 9, 1, 9}, {NULL, 16, 16, 1, 16}, {NULL, 1, 1, 16, 16},
+        {NULL, 4, 4, 4, 16}, {NULL, 64, 4, 4, 64}, {NULL, 5, 5, 3, 15}, {NULL, 9, 9, 1, 9}, {NULL, 16, 16, 1, 16},
+        {NULL, 1, 1, 16, 16},
         {NULL, 1, 0, 1, 1}, {"block1_conv1", 4, 4, 1, 4}, {"block2_conv1", 1, 1, 16, 16}, {"block1_conv2", 1, 1, 16, 16},
         {"block1_conv2", 4, 4, 4, 16}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
