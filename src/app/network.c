@@ -71,13 +71,7 @@ static scheme scheme_of(size_t floats, int64_t ranks, bool half) {
 
 /* FLOP of an operation's backward pass, as products; one at least, so that networks without products have an order too. */
 static double backward_flop(const thaw_op *op) {
-    double product = 0.0;
-    if (op->kind == THAW_OP_CONV)
-        product = 2.0 * (double)(op->window.oh * op->window.ow * op->window.kh * op->window.kw * op->window.cin *
-                                 op->window.cout);
-    else if (op->kind == THAW_OP_DENSE)
-        product = 2.0 * (double)(op->rows * op->in_c * op->c);
-    return 1.0 + product * ((op->wants_dx ? 1.0 : 0.0) + (op->wants_dw ? 1.0 : 0.0));
+    return 1.0 + op->flop * ((op->wants_dx ? 1.0 : 0.0) + (op->wants_dw ? 1.0 : 0.0));
 }
 
 thaw_forecast thaw_forecast_step(const thaw_plan *plan, const thaw_pace *pace, double images, int64_t ranks,

@@ -1,5 +1,5 @@
 /* Batches decoded ahead of the engine. Threads take the samples of a pass one by one, in order; `depth` batches may be under
- * way beyond the one that the engine holds. What a batch contains depends on its sample numbers only, so neither the number
+ * way beyond those that the engine holds. What a batch contains depends on its sample numbers only, so neither the number
  * of threads nor their timing shows in it. One mutex guards all counters; pixels are written outside of it, each by one
  * thread, and are read after the batch's last sample was counted under it. */
 #include <pthread.h>
@@ -61,7 +61,7 @@ struct thaw_loader {
     size_t samples_capacity, starts_capacity;
     int64_t n_batches, epoch;
     int64_t next_batch, next_unit; /* to be taken by a thread; a unit is a sample, of arrays the whole batch */
-    int64_t taken;                 /* batches that the engine has taken; it holds the last of them */
+    int64_t taken;                 /* batches that the engine has taken; it holds the last ones of them */
     int busy;                      /* threads inside a unit */
     bool stop;
 };
@@ -174,7 +174,7 @@ static thaw_status load_rows(thaw_loader *l, slot *s, const int64_t *samples, in
     return THAW_OK;
 }
 
-/* A unit can be taken: there is a batch left, and its slot is not the one that the engine holds or has yet to take. */
+/* A unit can be taken: there is a batch left, and its slot is not one that the engine holds or has yet to take. */
 static bool has_work(thaw_loader *l) {
     while (l->next_batch < l->n_batches && batch_size(l, l->next_batch) == 0)
         l->next_batch++;

@@ -544,7 +544,7 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
 }
 
 void thaw_engine_prefix_begin(thaw_engine *e, int64_t n, const float *x) {
-    e->run = (struct run){.x = x, .n = n, .home = e->plan->together > 1 ? e->plan->prefix_images - e->home : 0};
+    e->run = (struct run){.x = x, .n = n, .home = e->plan->together > 1 ? e->plan->block_images - e->home : 0};
 }
 
 void thaw_engine_prefix_run(thaw_engine *e, double share) {
@@ -583,7 +583,7 @@ void thaw_engine_prefix_run(thaw_engine *e, double share) {
 
 void thaw_engine_prefix_turn(thaw_engine *e) {
     e->x = e->run.x;
-    e->first = e->home = e->run.home;
+    e->home = e->run.home;
     e->image = 0;
 }
 
@@ -594,6 +594,7 @@ void thaw_engine_prefix(thaw_engine *e, int64_t n, const float *x) {
 }
 
 void thaw_engine_rest(thaw_engine *e) {
+    e->run = (struct run){0};
     thaw_memory_rest(e->prefix_arena);
     thaw_memory_rest(e->suffix_arena);
     thaw_memory_rest(e->scratch);

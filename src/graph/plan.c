@@ -19,8 +19,12 @@
  * training would miss. */
 #define PREFIX_BYTES ((size_t)256 << 20)
 
-/* Images of a run of the prefix, where one step has fewer: with 16 a packed kernel's way from memory weighs little. */
+/* Images of a run of the prefix, where steps have so few that several go into it: with 16 a packed kernel's way from memory
+ * weighs little. */
 #define PREFIX_IMAGES 16
+
+/* Sets of images that are there at once for that, at least: those that are used, computed, and read. */
+#define INPUT_SETS 3
 
 static bool layer_trains(const thaw_layer *layer) {
     for (int i = 0; i < layer->n_tensors; i++)
@@ -182,24 +186,30 @@ static void set_scratch(thaw_tape *tape, const thaw_plan *plan, int64_t n) {
     }
 }
 
-static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold,
-                             thaw_tape *lender, int64_t images) {
-    THAW_TRY(thaw_tape_lower(out, plan, in_set, training, fold, lender));
-    THAW_TRY(thaw_layout(*out, images));
-    set_scratch(*out, plan, images);
+static thaw_status lay_out(thaw_tape *tape, const thaw_plan *plan, int64_t images) {
+    THAW_TRY(thaw_layout(tape, images));
+    tape->scratch_bytes = 0;
+    set_scratch(tape, plan, images);
     return THAW_OK;
 }
 
-/* The steps that have their prefix together: as long as that makes runs of PREFIX_IMAGES, and both sets of slots stay small. A
- * suffix that reads the images themselves wants them one step at a time. */
+static thaw_status make_tape(thaw_tape **out, const thaw_plan *plan, const bool *in_set, bool training, bool fold,
+                             thaw_tape *lender, int64_t images) {
+    THAW_TRY(thaw_tape_lower(out, plan, in_set, training, fold, lender));
+    return lay_out(*out, plan, images);
+}
+
+/* The steps that have their prefix together: as long as that makes runs of PREFIX_IMAGES, and what is there for them stays small.
+ * A suffix that reads the images themselves wants them one step at a time. The prefix' tape is laid out for one image. */
 static void set_together(thaw_plan *plan, int64_t step_images) {
-    const size_t row = (size_t)thaw_plan_boundary_floats(plan) * sizeof(float);
+    const int64_t input = thaw_shape_count(&plan->model->nodes[plan->model->input].shape);
+    const size_t row = (size_t)(2 * thaw_plan_boundary_floats(plan) + INPUT_SETS * input) * sizeof(float);
     int steps = step_images > 0 && thaw_plan_boundary_suffices(plan) ? (int)(PREFIX_IMAGES / step_images) : 1;
-    while (steps > 1 && 2 * (size_t)(steps * step_images) * row > PREFIX_BYTES)
+    while (steps > 1 && (size_t)(steps * step_images) * (row + plan->tape_prefix->arena_bytes) > PREFIX_BYTES)
         steps--;
     plan->together = steps > 1 ? steps : 1;
-    const int64_t images = plan->together * step_images;
-    plan->prefix_images = images > plan->max_batch ? images : plan->max_batch;
+    plan->block_images = plan->together * step_images;
+    plan->prefix_images = plan->block_images > plan->max_batch ? plan->block_images : plan->max_batch;
 }
 
 /* The prefix in equal pieces of its images, where there are so many activations. */
@@ -208,10 +218,7 @@ static thaw_status make_pieces(thaw_plan *plan) {
     if (pieces < 2)
         return THAW_OK;
     plan->prefix_batch = pieces < plan->prefix_images ? (plan->prefix_images + pieces - 1) / pieces : 1;
-    THAW_TRY(thaw_layout(plan->tape_prefix, plan->prefix_batch));
-    plan->tape_prefix->scratch_bytes = 0;
-    set_scratch(plan->tape_prefix, plan, plan->prefix_batch);
-    return THAW_OK;
+    return lay_out(plan->tape_prefix, plan, plan->prefix_batch);
 }
 
 /* Calls of a layer are added rank by rank: their sum by slices would want the gradients of all slices at once. */
@@ -285,9 +292,10 @@ thaw_status thaw_plan_compile(thaw_plan **out, const thaw_plan_request *request)
         THAW_GOTO(make_tape(&plan->tape_train, plan, suffix, true, false, NULL, plan->max_batch));
         THAW_GOTO(make_tape(&plan->tape_infer, plan, suffix, false, false, plan->tape_train, plan->max_batch));
     }
+    THAW_GOTO(make_tape(&plan->tape_prefix, plan, plan->prefix, false, true, NULL, 1));
     set_together(plan, request->step_images);
     plan->prefix_batch = plan->prefix_images;
-    THAW_GOTO(make_tape(&plan->tape_prefix, plan, plan->prefix, false, true, NULL, plan->prefix_images));
+    THAW_GOTO(lay_out(plan->tape_prefix, plan, plan->prefix_images));
     if (trains) {
         THAW_GOTO(make_pieces(plan)); /* without a suffix, the prefix leaves the output of all images in its arena */
         set_order(plan);

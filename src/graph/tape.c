@@ -74,20 +74,22 @@ static bool same_pack(const thaw_pack *a, const thaw_pack *b) {
            v->w == w->w && v->pad_top == w->pad_top && v->pad_left == w->pad_left && v->oh == w->oh && v->ow == w->ow;
 }
 
+/* The pack of a tape like `wanted`, or NULL. It serves a call that pools from now on, if `wanted` does. */
+static thaw_pack *find_pack(thaw_tape *tape, const thaw_pack *wanted) {
+    for (int i = 0; i < tape->n_packs; i++)
+        if (same_pack(&tape->packs[i], wanted)) {
+            tape->packs[i].window.pool |= wanted->window.pool;
+            return &tape->packs[i];
+        }
+    return NULL;
+}
+
 /* Index of a pack like `wanted`, of wanted->count floats. */
 static int new_pack(lowering *l, const thaw_pack *wanted) {
     const thaw_plan *plan = l->plan;
-    thaw_pack *lent = NULL;
-    for (int i = 0; i < l->tape->n_packs; i++) /* calls of a shared layer share its packed form */
-        if (same_pack(&l->tape->packs[i], wanted)) {
-            l->tape->packs[i].window.pool |= wanted->window.pool;
-            return i;
-        }
-    for (int i = 0; l->lender && i < l->lender->n_packs; i++)
-        if (same_pack(&l->lender->packs[i], wanted)) {
-            lent = &l->lender->packs[i];
-            lent->window.pool |= wanted->window.pool;
-        }
+    thaw_pack *lent = l->lender ? find_pack(l->lender, wanted) : NULL, *own = find_pack(l->tape, wanted);
+    if (own) /* calls of a shared layer share its packed form */
+        return (int)(own - l->tape->packs);
     thaw_pack *pack = append(l, (void **)&l->tape->packs, &l->tape->n_packs, &l->capacity_packs, sizeof *pack);
     if (!pack)
         return -1;

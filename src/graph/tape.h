@@ -78,7 +78,7 @@ typedef struct thaw_op {
     int pack_backward;      /* of the data gradient: likewise */
     int64_t rows, c;        /* per image: rows of c channels of the output (elementwise and dense operations) */
     int64_t in_c;           /* dense: inputs; */
-    double flop;            /* of the forward pass of an image; 0: small beside those of others */
+    double flop;            /* of an image, forward, of its whole map; 0: small beside those of others */
     int saved;              /* place: argmax (per image) or batch statistics (fixed), -1 none */
     bool wants_dx;          /* some input needs a gradient */
     bool wants_dw;          /* a tensor of the layer is trained */
@@ -110,7 +110,7 @@ void thaw_tape_free(thaw_tape *tape);
 thaw_status thaw_layout(thaw_tape *tape, int64_t images);
 /* Images that a boundary slot has room for. */
 static inline size_t thaw_plan_slot_images(const thaw_plan *plan) {
-    return (size_t)(plan->together > 1 ? 2 * plan->prefix_images : plan->prefix_images);
+    return (size_t)(plan->prefix_images + (plan->together > 1 ? plan->block_images : 0));
 }
 /* Bytes of the gradients of one call of an operation's layer, each at a multiple of 64. */
 size_t thaw_op_gradient_bytes(const thaw_plan *plan, const thaw_op *op);

@@ -24,8 +24,8 @@ typedef struct thaw_tile_rows {
     int64_t stride, point; /* floats from row to row and from matrix to matrix */
 } thaw_tile_rows;
 
-/* The first point in each direction that is there: 1 where no tile has the point 0. Those before it are neither written nor read;
- * read as zeros. */
+/* The first point in each direction that is there: 1 where no tile has the point 0. Filters have nothing at those before it, and
+ * sums count as zero there. */
 typedef struct thaw_first_points {
     bool high, wide;
 } thaw_first_points;

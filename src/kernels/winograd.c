@@ -61,7 +61,8 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t item = thaw_part_begin(part, items); item < thaw_part_end(part, items); item++) {
         int64_t panel = item / groups, width = thaw_panel_width(s->cout, panel), co = panel * THAW_PANEL;
-        int64_t filters = thaw_least(width, s->cout - co);
+        const int64_t filters = thaw_least(width, s->cout - co);
+        const bool whole = filters == width;
         float taps[9 * THAW_PANEL] = {0};
         double factors[THAW_PANEL] = {0};
         for (int64_t i = 0; scale && i < filters; i++)
@@ -72,11 +73,11 @@ void thaw_winograd_pack(const thaw_window *s, const float *kernel, const double 
                 const float *from = row + tap * s->cin * s->cout;
                 __builtin_prefetch(from + AHEAD * s->cout, 0, 2); /* rows far apart: the processor does not see it coming */
                 __builtin_prefetch(from + AHEAD * s->cout + LINE, 0, 2);
-                if (filters < width)
+                if (!whole)
                     memcpy(taps + tap * THAW_PANEL, from, (size_t)filters * sizeof *taps);
             }
-            isa->winograd_filter((int)s->kh, (int)s->kw, filters < width ? taps : row,
-                                 filters < width ? THAW_PANEL : s->cin * s->cout, width, scale ? factors : NULL,
+            isa->winograd_filter((int)s->kh, (int)s->kw, whole ? row : taps, whole ? s->cin * s->cout : THAW_PANEL, width,
+                                 scale ? factors : NULL,
                                  packed + panel_begin(s, panel) + ci * width, filter_stride(s, width), thaw_first_of(&t));
         }
         isa->fence();

@@ -376,6 +376,8 @@ void THAW_NAMED(thaw_winograd_filter)(int kh, int kw, const float *g, int64_t ta
     for (int64_t i = 0; i < w; i += 16)
         if (kh == kw && first.high && first.wide) /* what the compiler knows */
             filter_square(g + i, tap, scale ? scale + i : scale, u + i, point, (thaw_first_points){true, true});
+        else if (kh == kw && !first.high && !first.wide)
+            filter_square(g + i, tap, scale ? scale + i : scale, u + i, point, (thaw_first_points){false, false});
         else if (kh == kw)
             filter_square(g + i, tap, scale ? scale + i : scale, u + i, point, first);
         else

@@ -195,9 +195,11 @@ static void by_groups(const thaw_window *s, const layout *l, const float *x, con
             const int64_t filled = thaw_least(RANGE, s->cin - part / l->panels * RANGE) * width;
             for (int64_t group = 1; group < l->groups; group++)
                 for (int64_t point = 0; point < l->t.points; point++) {
+                    if (!thaw_tiling_has(&l->t, point))
+                        continue;
                     float *to = sum + point * sum_stride(width);
                     const float *from = to + group * parts * l->sum;
-                    for (int64_t i = 0; i < filled && thaw_tiling_has(&l->t, point); i++)
+                    for (int64_t i = 0; i < filled; i++)
                         to[i] += from[i];
                 }
             make_filters(isa, s, &l->t, part / l->panels, part % l->panels, sum, WHOLE, dkernel);

@@ -228,8 +228,8 @@ static thaw_status measure(fill *f, double busy) {
 static thaw_status fill_round(fill *f, const int64_t *rows, int64_t n, int variant, int64_t *taken) {
     const int ranks = thaw_comm_size(f->run->comm);
     const int64_t base = (int64_t)variant * f->cache->dataset->n, before = f->done;
-    const int64_t steps = thaw_shares_plan(n, ranks, f->seconds, f->run->plan->max_batch, ranks > 1 ? f->most_steps : INT64_MAX,
-                                           f->bounds);
+    const int64_t steps = thaw_shares_plan(n, ranks, f->seconds, f->run->plan->max_batch,
+                                           ranks > 1 ? f->most_steps : INT64_MAX, f->bounds);
     const double busy = f->input + f->prefix;
     *taken = f->bounds[ranks];
     f->most_steps = 2 * f->most_steps < MOST_STEPS ? 2 * f->most_steps : MOST_STEPS;

@@ -318,8 +318,8 @@ static thaw_status memory_left(choice *at) {
     int ranks = thaw_comm_local_size(run->comm);
     thaw_memory_left host = thaw_memory_left_of("", ranks);
     /* What the stage will touch: its plan, and batches that are decoded ahead. */
-    uint64_t planned = run->plan->memory_bytes + run->plan->memory.input * (uint64_t)(run->job->prefetch + 1) +
-                       run->memory.exchange - thaw_held_by_others(run->memory.common, run->memory.sharers);
+    uint64_t planned = run->plan->memory_bytes + run->memory.batches + run->memory.exchange -
+                       thaw_held_by_others(run->memory.common, run->memory.sharers);
     double bytes = (double)host.bytes - (double)planned * (double)ranks + held(run->cache) + held(run->validation_cache);
     double given = (double)run->job->cache_memory;
     snprintf(at->what, sizeof at->what, "%s", given > 0.0 && given <= bytes ? "cache.memory" : host.what);

@@ -121,8 +121,10 @@ static void turn(thaw_run *run, pass *at) {
     at->there += at->together;
     if (thaw_cache_on(run->cache))
         return;
+    double mark = thaw_clock();
     thaw_engine_prefix_turn(run->engine);
     thaw_cache_round(run->cache, at->now.batch.n);
+    run->epoch_tally.phases.prefix += lap(&mark);
 }
 
 /* The share of the next block's prefix that falls to the parts that are done of this one. */
@@ -142,7 +144,7 @@ static thaw_status compute_part(thaw_run *run, pass *at, int64_t images, int par
     if (at->part == at->there)
         turn(run, at);
     const thaw_batch *batch = &at->now.batch;
-    const int64_t first = run->starts[at->part] - run->starts[at->part / at->together * at->together];
+    const int64_t first = run->starts[at->part] - run->blocks[at->part / at->together];
     int64_t n = run->starts[at->part + 1] - run->starts[at->part];
     if (at->now.status != THAW_OK && first + n > batch->n) {
         if (mine == THAW_OK)

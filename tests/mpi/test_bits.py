@@ -89,7 +89,7 @@ class Bits(harness.Case):
         run = harness.run("train", harness.write_job(self.path("job.yaml"), job), "--set", "output=" + folder, *more,
                           ranks=ranks, env={"OMP_NUM_THREADS": threads})
         self.assertEqual(run.status, status, str(run))
-        self.folder = folder
+        self.folder, self.err = folder, run.err
         if status:
             return None
         for event in harness.events(folder, "epoch"):
@@ -124,6 +124,25 @@ class Bits(harness.Case):
         job = self.job("vgg", "before:block2_conv1", SGD)
         job["training"].update(slices=32)
         self.same(job, ((0, 1), (3, 1), (4, 1)))
+
+    def together(self, expected, world, mode, **training):
+        """Digest of a run whose steps have few images; which says how many have their frozen front together."""
+        job = self.job("residual", "before:b2_c1", ADAM, batch_norm_statistics="moving", cache={"mode": mode})
+        job["training"].update(batch_size=4, **training)
+        job["data"].update(augment={"horizontal_flip": True})
+        digest = self.result(job, *world)
+        self.assertEqual(re.findall("takes the images of (.*) at once", self.err), expected, self.err)
+        return digest
+
+    def test_steps_together(self):
+        """As many as give 16 images, at most an eighth of an epoch where there is an exchange to hide; none where it is kept."""
+        digests = {self.together([], (0, 2), "memory", slices=4)}
+        for steps, world in ("4 steps", (0, 1)), ("2 steps", (2, 1)), ("2 steps", (4, 1)):
+            digests.add(self.together([steps], world, "off", slices=4))
+        self.assertEqual(len(digests), 1, digests)
+        for parts, world in ("8 parts of steps", (0, 1)), ("5 parts of steps", (3, 1)):
+            self.assertEqual(self.together([parts], world, "off", accumulate=2, reproducible="threads"),
+                             self.together([], world, "memory", accumulate=2, reproducible="threads"))
 
     def test_elastic_resume(self):
         """Four ranks, stopped; two, stopped; then three."""

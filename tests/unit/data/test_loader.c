@@ -3,6 +3,7 @@
 
 #include <hdf5.h>
 #include <signal.h>
+#include <time.h>
 
 #include "base/random.h"
 
@@ -137,6 +138,33 @@ static void test_begin_waits(void **state) {
     }
     thaw_loader_free(loader);
     thaw_dataset_free(d);
+}
+
+/* A batch that is held besides the last one stays while others are decoded. */
+static void test_held(void **state) {
+    (void)state;
+    enum { BATCHES = IMAGES / 2 };
+    thaw_loader *loader;
+    thaw_loader_options o = plain;
+    thaw_batch batch[2] = {{0}};
+    int64_t order[IMAGES], twos[BATCHES + 1];
+    float before[2 * ROW];
+    o.depth = 1;
+    o.held = 2;
+    thaw_epoch_order(order, IMAGES, 0, 0, false);
+    for (int b = 0; b <= BATCHES; b++)
+        twos[b] = 2 * b;
+    succeed(thaw_loader_create(&loader, images, &o));
+    succeed(thaw_loader_begin(loader, order, twos, BATCHES, 0));
+    for (int b = 0; b < BATCHES; b++) {
+        batch[0] = batch[1];
+        memcpy(before, batch[0].x ? batch[0].x : before, sizeof before);
+        succeed(thaw_loader_next(loader, &batch[1]));
+        nanosleep(&(struct timespec){0, 20000000}, NULL); /* for the next one */
+        if (b > 0)
+            assert_memory_equal(before, batch[0].x, sizeof before);
+    }
+    thaw_loader_free(loader);
 }
 
 static void test_no_images(void **state) {
@@ -509,7 +537,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_variants),      cmocka_unit_test(test_labels_only),
         cmocka_unit_test(test_contents),      cmocka_unit_test(test_aborted_passes),
-        cmocka_unit_test(test_begin_waits),   cmocka_unit_test(test_no_images),
+        cmocka_unit_test(test_begin_waits),   cmocka_unit_test(test_held), cmocka_unit_test(test_no_images),
         cmocka_unit_test(test_errors),        cmocka_unit_test(test_refused),
         cmocka_unit_test(test_array_batches), cmocka_unit_test(test_array_shapes),
         cmocka_unit_test(test_signals_and_memory), cmocka_unit_test(test_draws),

@@ -137,6 +137,17 @@ static int build_threes(thaw_model *m) {
     return DENSE("out", x, .filters = 2);
 }
 
+/* One layer on two maps, of which the second call is pooled. */
+static int build_shared_threes(thaw_model *m) {
+    int x = add_input(m, "input", 3, 9, 9, 16);
+    x = CONV("a", x, .filters = 16, .kh = 3, .same = true, .act = THAW_ACTIVATION_RELU);
+    int conv = CONV("b", x, .filters = 16, .kh = 3, .same = true, .act = THAW_ACTIVATION_RELU);
+    x = call_again(m, "b", conv);
+    x = LAYER(MAX_POOLING, "pool", x, .kh = 2, .kw = 2, .sh = 2, .sw = 2);
+    x = PLAIN(GLOBAL_AVERAGE_POOLING, "mean", x);
+    return DENSE("out", x, .filters = 2);
+}
+
 static int build_dense(thaw_model *m) {
     int x = add_input(m, "input", 3, 2, 3, 4);
     x = DENSE("on_map", x, .filters = 5, .act = THAW_ACTIVATION_TANH);
@@ -370,6 +381,7 @@ static const network NETWORKS[] = {
     {"pools", build_pools, "", false, "", THAW_LOSS_MSE, true},
     {"threes", build_threes, "", false, "", THAW_LOSS_MSE, true},
     {"threes, frozen front", build_threes, "a", false, "", THAW_LOSS_MSE, true},
+    {"threes, shared", build_shared_threes, "", false, "", THAW_LOSS_MSE, true},
     {"dense", build_dense, "", false, "", THAW_LOSS_MSE, true},
     {"vector", build_vector, "", false, "", THAW_LOSS_MSE, true},
     {"vector, batch", build_vector, "", true, "", THAW_LOSS_MSE, true},

@@ -3,9 +3,9 @@
 
 #include "graph/mark.h"
 
-/* VGG16 at 150 x 150 with the head of jobs/vgg16-cats-dogs.yaml. */
-static thaw_model *vgg16(void) {
-    thaw_builtin_options options = {.include_top = false, .input_shape = {150, 150, 3}, .pooling = "none"};
+/* VGG16 with the head of jobs/vgg16-cats-dogs.yaml. */
+static thaw_model *vgg16_of(int64_t size) {
+    thaw_builtin_options options = {.include_top = false, .input_shape = {size, size, 3}, .pooling = "none"};
     thaw_model *m = NULL;
     OK(thaw_builtin_build(&m, "vgg16", &options));
     int x = LAYER(FLATTEN, "flatten", m->output, .head = true);
@@ -14,6 +14,8 @@ static thaw_model *vgg16(void) {
     OK(thaw_model_finish(m, x, true));
     return m;
 }
+
+static thaw_model *vgg16(void) { return vgg16_of(150); }
 
 /* Freezes the base (`stop` NULL), or all before layer `stop`. */
 static thaw_plan *compile(const thaw_model *m, const char *stop, int64_t batch, int slots) {
@@ -107,7 +109,6 @@ static void test_vgg16(void **state) {
                                              a->suffix + a->scratch + a->input);
     /* A large batch passes the frozen layers in pieces, unless they are all there is. */
     thaw_plan *large = compile(m, NULL, 64, 1), *all_of_it = NULL;
-    bool *trains = thaw_calloc((size_t)m->n_layers, sizeof *trains);
     thaw_plan_request inference = {m, NULL, NULL, 64, 0, 0, 1};
     OK(thaw_plan_compile(&all_of_it, &inference));
     assert_int_equal(head->prefix_batch, 8);
@@ -115,13 +116,31 @@ static void test_vgg16(void **state) {
     assert_int_equal(large->memory.prefix, 4 * a->prefix);
     assert_int_equal(large->memory.boundary, 8 * a->boundary);
     assert_int_equal(all_of_it->prefix_batch, 64);
-    /* Steps of few images have their prefix together, if both of their boundaries stay small; so has a rank of no images. */
-    static const struct { const char *stop; int64_t max, step; int together; int64_t images; } cases[] = {
-        {NULL, 4, 4, 4, 16}, {NULL, 64, 4, 4, 64}, {NULL, 5, 5, 3, 15}, {NULL, 9, 9, 1, 9}, {NULL, 16, 16, 1, 16},
-        {NULL, 1, 1, 16, 16},
-        {NULL, 1, 0, 1, 1}, {"block1_conv1", 4, 4, 1, 4}, {"block2_conv1", 1, 1, 16, 16}, {"block1_conv2", 1, 1, 16, 16},
-        {"block1_conv2", 4, 4, 4, 16}};
+    thaw_plan_free(large);
+    thaw_plan_free(all_of_it);
+    thaw_plan_free(head);
+    thaw_plan_free(fine);
+    thaw_plan_free(whole);
+    thaw_model_free(m);
+}
+
+/* Steps of few images have their prefix together, as many as what is there for them stays small. */
+static void test_together(void **state) {
+    (void)state;
+    static const struct {
+        int64_t size;
+        const char *stop;
+        int64_t max, step;
+        int together;
+        int64_t images;
+    } cases[] = {{150, NULL, 4, 4, 4, 16},          {150, NULL, 64, 4, 4, 64},          {150, NULL, 5, 5, 3, 15},
+                 {150, NULL, 9, 9, 1, 9},           {150, NULL, 16, 16, 1, 16},         {150, NULL, 1, 1, 16, 16},
+                 {150, NULL, 1, 0, 1, 1},           {150, "block1_conv1", 4, 4, 1, 4},  {150, "block2_conv1", 1, 1, 16, 16},
+                 {150, "block1_conv2", 4, 4, 4, 16}, {224, NULL, 1, 1, 14, 14},          {224, "block1_conv2", 1, 1, 9, 9},
+                 {512, NULL, 1, 1, 2, 2},           {512, NULL, 2, 2, 1, 2}};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        thaw_model *m = vgg16_of(cases[i].size);
+        bool *trains = thaw_calloc((size_t)m->n_layers, sizeof *trains);
         for (int k = 0; k < m->n_layers; k++)
             trains[k] = k >= (cases[i].stop ? thaw_model_find(m, cases[i].stop) : m->n_base_layers);
         thaw_plan_request request = {m, trains, NULL, cases[i].max, cases[i].step, 1, 1};
@@ -129,19 +148,13 @@ static void test_vgg16(void **state) {
         OK(thaw_plan_compile(&plan, &request));
         if (plan->together != cases[i].together || plan->prefix_images != cases[i].images)
             fail_msg("case %d: %d steps together, %lld images", (int)i, plan->together, (long long)plan->prefix_images);
-        const thaw_shape *shape = &m->nodes[plan->boundary[0]].shape;
-        if (plan->n_boundary)
-            assert_int_equal(plan->memory.boundary, (plan->together > 1 ? 2 : 1) * cases[i].images * thaw_shape_count(shape) * 4);
-        assert_int_equal(plan->memory.input, cases[i].images * 150 * 150 * 3 * 4);
+        const int64_t slots = cases[i].images + (plan->together > 1 ? plan->together * cases[i].step : 0);
+        assert_int_equal(plan->memory.boundary, slots * thaw_plan_boundary_floats(plan) * 4);
+        assert_int_equal(plan->memory.input, cases[i].images * cases[i].size * cases[i].size * 3 * 4);
         thaw_plan_free(plan);
+        thaw_free(trains);
+        thaw_model_free(m);
     }
-    thaw_free(trains);
-    thaw_plan_free(large);
-    thaw_plan_free(all_of_it);
-    thaw_plan_free(head);
-    thaw_plan_free(fine);
-    thaw_plan_free(whole);
-    thaw_model_free(m);
 }
 
 static void test_hash(void **state) {
@@ -397,7 +410,8 @@ static void test_layout_networks(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_vgg16),         cmocka_unit_test(test_hash),
+        cmocka_unit_test(test_vgg16),         cmocka_unit_test(test_together),
+        cmocka_unit_test(test_hash),
         cmocka_unit_test(test_marks),         cmocka_unit_test(test_folding),
         cmocka_unit_test(test_packs),         cmocka_unit_test(test_final),
         cmocka_unit_test(test_errors),
