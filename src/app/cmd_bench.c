@@ -227,9 +227,10 @@ const thaw_command thaw_command_bench = {
                "(status 70 if one is wrong). peak is what a short run of multiply-adds alone reaches on the same threads;\n"
                "FLOP are those of direct products, so Winograd may pass 100 % of it.\n"
                "--scaling: the order of training: forward, backward, which hands gradients to the exchange, prefix of the next\n"
-               "batch, wait for the exchange, update. --freeze NAME=SPEC or SPEC, any number of times; head, late and\n"
-               "everything are plans that every network has (default: these three). Ranks beyond those that are measured\n"
-               "sleep meanwhile. Predictions start from the figures of one rank.\n"
+               "batch, wait for the exchange, update; with at most 8 images on a rank the prefix of several steps in one run.\n"
+               "--freeze NAME=SPEC or SPEC, any number of times; head, late and everything are plans that every network has\n"
+               "(default: these three). Ranks beyond those that are measured sleep meanwhile. Predictions start from the\n"
+               "figures of one rank.\n"
                "--data: images per second of decoding, resizing and preprocessing for the network's input (--model,\n"
                "--input-shape), in passes over the data (at most 64 batches of a rank), after one that is not counted;\n"
                "--threads are decoding threads then (default: as many as training takes).",
