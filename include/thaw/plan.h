@@ -56,7 +56,7 @@ typedef struct thaw_plan {
     /* Steps of few images have their prefix in one run of several, for a packed kernel that comes from memory is used by all
      * images that are there. No bit changes. */
     int together;           /* steps in a run of the prefix; with more than one, boundary slots have room for the next run */
-    int64_t block_images;   /* of these steps; with one, of no meaning */
+    int64_t block_images;   /* of these steps; 0 with one */
     int64_t prefix_images;  /* of the largest run of the prefix: max_batch, or those */
     int64_t prefix_batch;   /* images that an operation of it takes at once, at most: activations stay small */
     bool *trainable;        /* per layer */

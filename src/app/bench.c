@@ -387,10 +387,17 @@ static thaw_status seconds_of_ranks(steps *s) {
     return thaw_comm_max(s->bench->app->comm, s->seconds, (size_t)s->bench->repeat);
 }
 
-static void clear_first(steps *s) {
-    s->seconds[0] = 0.0;
+/* Steps that have one prefix, whose mean counts as run `at`. */
+static thaw_status one_run(steps *s, int64_t at) {
+    thaw_status status = THAW_OK;
+    s->seconds[at] = 0.0;
     for (int i = 0; i < 6; i++)
-        s->phases[i][0] = 0.0;
+        s->phases[i][at] = 0.0;
+    for (int i = 0; i < s->plan->together; i++) {
+        const thaw_status now = one_step(s, at);
+        status = status == THAW_OK ? now : status; /* a step of its own does not wait for others to agree either */
+    }
+    return status;
 }
 
 thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_plan *plan) {
@@ -410,12 +417,9 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
     if (thaw_comm_size(comm) > 1)
         thaw_progress_set(progress, &s.record);
     s.record.exchange = s.exchange;
-    const int64_t each = plan->together; /* steps of a run, whose mean counts: they have one prefix */
-    for (int64_t i = -each; i < bench->repeat * each; i++) { /* the first run touches all memory and is not counted */
-        if (i == 0)
-            clear_first(&s);
-        const thaw_status now = one_step(&s, i < 0 ? 0 : i / each);
-        status = status == THAW_OK ? now : status; /* a step of its own does not wait for others to agree either */
+    for (int64_t run = -1; run < bench->repeat; run++) { /* the first touches all memory and is not counted */
+        const thaw_status now = one_run(&s, run < 0 ? 0 : run);
+        status = status == THAW_OK ? now : status;
     }
     THAW_GOTO(thaw_comm_agree(comm, status));
     bench->has_layers = bench->has_layers && !bench->run_ahead && s.record.whole;

@@ -544,7 +544,7 @@ static void backward_op(thaw_engine *e, const thaw_op *op) {
 }
 
 void thaw_engine_prefix_begin(thaw_engine *e, int64_t n, const float *x) {
-    e->run = (struct run){.x = x, .n = n, .home = e->plan->together > 1 ? e->plan->block_images - e->home : 0};
+    e->run = (struct run){.x = x, .n = n, .home = e->plan->block_images - e->home};
 }
 
 void thaw_engine_prefix_run(thaw_engine *e, double share) {

@@ -208,7 +208,7 @@ static void set_together(thaw_plan *plan, int64_t step_images) {
     while (steps > 1 && (size_t)(steps * step_images) * (row + plan->tape_prefix->arena_bytes) > PREFIX_BYTES)
         steps--;
     plan->together = steps > 1 ? steps : 1;
-    plan->block_images = plan->together * step_images;
+    plan->block_images = steps > 1 ? steps * step_images : 0;
     plan->prefix_images = plan->block_images > plan->max_batch ? plan->block_images : plan->max_batch;
 }
 

@@ -110,7 +110,7 @@ void thaw_tape_free(thaw_tape *tape);
 thaw_status thaw_layout(thaw_tape *tape, int64_t images);
 /* Images that a boundary slot has room for. */
 static inline size_t thaw_plan_slot_images(const thaw_plan *plan) {
-    return (size_t)(plan->prefix_images + (plan->together > 1 ? plan->block_images : 0));
+    return (size_t)(plan->prefix_images + plan->block_images);
 }
 /* Bytes of the gradients of one call of an operation's layer, each at a multiple of 64. */
 size_t thaw_op_gradient_bytes(const thaw_plan *plan, const thaw_op *op);

@@ -110,6 +110,19 @@ static inline __attribute__((always_inline)) void input_tile(int high, int wide,
             tile(3, 3, __VA_ARGS__);                                                                                   \
     } while (0)
 
+/* The same for the first points, as last arguments. */
+#define BY_FIRST(call, first, ...)                                                                                     \
+    do {                                                                                                               \
+        if ((first).high && (first).wide)                                                                              \
+            call(__VA_ARGS__, true, true);                                                                             \
+        else if ((first).high)                                                                                         \
+            call(__VA_ARGS__, true, false);                                                                            \
+        else if ((first).wide)                                                                                         \
+            call(__VA_ARGS__, false, true);                                                                            \
+        else                                                                                                           \
+            call(__VA_ARGS__, false, false);                                                                           \
+    } while (0)
+
 /* Where the tile of a line has its row of point p, which is in the first column or row of the points. */
 static inline float *line_row(const thaw_tile_rows *t, bool down, int p, const float *base) {
     return (float *)(uintptr_t)base + t->row[p == 0 ? 3 : down ? 2 : 1] * t->stride + p * t->point;
@@ -338,7 +351,7 @@ static inline __attribute__((always_inline)) void load_taps(int n, const float *
 /* Sixteen filters of 3x3. Results lie far apart in a form larger than any cache: they are streamed, a row of points at a time,
  * which the registers hold. */
 static inline __attribute__((always_inline)) void filter_square(const float *g, int64_t tap, const double *scale, float *u,
-                                                                int64_t point, thaw_first_points first) {
+                                                                int64_t point, bool high, bool wide) {
     doubles8 taps[3], half[2][18], t[2][6];
     for (int i = 0; i < 2; i++)
         for (int j = 0; j < 3; j++) {
@@ -346,12 +359,12 @@ static inline __attribute__((always_inline)) void filter_square(const float *g, 
             filter6(taps, 1, half[i] + j, 3);
         }
     for (int p = 0; p < 6; p++) {
-        if (p < first.high)
+        if (p < high) /* loops that the compiler unrolls */
             continue;
         for (int i = 0; i < 2; i++)
             filter6(half[i] + 3 * p, 1, t[i], 1);
         for (int q = 0; q < 6; q++)
-            if (q >= first.wide)
+            if (q >= wide)
                 doubles8_stream(u + (6 * p + q) * point, t[0] + q, t[1] + q);
     }
 }
@@ -374,12 +387,8 @@ static inline __attribute__((always_inline)) void filter_line(int taps, const fl
 void THAW_NAMED(thaw_winograd_filter)(int kh, int kw, const float *g, int64_t tap, int64_t w, const double *scale, float *u,
                                       int64_t point, thaw_first_points first) {
     for (int64_t i = 0; i < w; i += 16)
-        if (kh == kw && first.high && first.wide) /* what the compiler knows */
-            filter_square(g + i, tap, scale ? scale + i : scale, u + i, point, (thaw_first_points){true, true});
-        else if (kh == kw && !first.high && !first.wide)
-            filter_square(g + i, tap, scale ? scale + i : scale, u + i, point, (thaw_first_points){false, false});
-        else if (kh == kw)
-            filter_square(g + i, tap, scale ? scale + i : scale, u + i, point, first);
+        if (kh == kw)
+            BY_FIRST(filter_square, first, g + i, tap, scale ? scale + i : scale, u + i, point);
         else
             filter_line(kh * kw, g + i, tap, scale ? scale + i : scale, u + i, point, kh > kw ? first.high : first.wide);
 }
@@ -478,12 +487,8 @@ static inline __attribute__((always_inline)) void taps_of(int kh, int kw, const 
 
 void THAW_NAMED(thaw_winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap,
                                     thaw_first_points first) {
-    if (kh == kw && first.high && first.wide) /* what the compiler knows */
-        taps_of(3, 3, u, point, w, dkernel, tap, true, true);
-    else if (kh == kw && !first.high && !first.wide)
-        taps_of(3, 3, u, point, w, dkernel, tap, false, false);
-    else if (kh == kw)
-        taps_of(3, 3, u, point, w, dkernel, tap, first.high, first.wide);
+    if (kh == kw) /* sizes that the compiler knows */
+        BY_FIRST(taps_of, first, 3, 3, u, point, w, dkernel, tap);
     else if (kh * kw == 7)
         taps_of(1, 7, u, point, w, dkernel, tap, false, false);
     else

@@ -10,6 +10,8 @@
 /* HDF5 keeps this much beside the data when it writes: the superblock, heaps and headers of a thousand tensors. */
 #define FILE_EXTRA ((size_t)1 << 20)
 
+enum { LEAST_BLOCKS = 8 }; /* of an epoch */
+
 size_t thaw_best_floats(const thaw_plan *plan) {
     size_t count = plan->count;
     for (int i = 0; i < plan->model->n_layers; i++)
@@ -71,11 +73,22 @@ size_t thaw_program_bytes(void) {
     return resident > live ? (size_t)(resident - live) : 0;
 }
 
-/* Batches of a pass that a loader holds at once: what is read ahead and the one in use, if there are so many. Where several have
- * their prefix together, they are read together, and those before them are still in use. */
-static int64_t batches_held(const thaw_job *job, bool known, int64_t samples, int64_t size, int together) {
-    int64_t blocks = (job->prefetch + together - 1) / together + (together > 1 ? 2 : 1);
-    int64_t most = blocks * together, batches = (samples + size - 1) / size;
+int thaw_steps_together(const thaw_plan *plan, const thaw_job *job, int64_t samples, int ranks) {
+    const int64_t parts = (samples + job->batch_size - 1) / job->batch_size * job->accumulate;
+    const bool hides = ranks > 1 && thaw_job_exchange(job) != THAW_EXCHANGE_MPI;
+    /* Nothing runs behind the steps of an epoch's last block: it is short where there is an exchange to hide. */
+    const int64_t most = hides ? parts / LEAST_BLOCKS : parts;
+    return samples == 0 || plan->together < most ? plan->together : most > 1 ? (int)most : 1;
+}
+
+int64_t thaw_blocks_ahead(int64_t prefetch, int together) { return (prefetch + together - 1) / together; }
+
+int thaw_blocks_held(int together) { return together > 1 ? 2 : 1; }
+
+/* Batches of a pass that a loader has at once, if there are so many. */
+static int64_t batches_there(const thaw_job *job, bool known, int64_t samples, int64_t size, int together) {
+    int64_t most = (thaw_blocks_ahead(job->prefetch, together) + thaw_blocks_held(together)) * together;
+    int64_t batches = (samples + size - 1) / size;
     return known && batches < most ? batches : most;
 }
 
@@ -98,12 +111,13 @@ thaw_stage_memory thaw_stage_memory_of(const thaw_plan *plan, const thaw_job *jo
     bool validates = samples->known ? samples->validation > 0
                                     : job->validation || job->validation_x || job->validation_split > 0.0;
     size_t image = m->input / (size_t)plan->prefix_images;
+    const int together = thaw_steps_together(plan, job, samples->known ? samples->train : 0, ranks);
     thaw_stage_memory s = {.program = program, .index = samples->index, .file = weights + FILE_EXTRA, .sharers = sharers,
                            .common = sharers > 1 ? m->constants + m->updated : 0};
     s.batches = samples->reading +
-                image * (size_t)(images * batches_held(job, samples->known, samples->train, part, plan->together));
+                image * (size_t)(images * batches_there(job, samples->known, samples->train, part, together));
     if (validates)
-        s.batches += image * (size_t)(shares * batches_held(job, samples->known, samples->validation, validation, 1));
+        s.batches += image * (size_t)(shares * batches_there(job, samples->known, samples->validation, validation, 1));
     if (stopping->on && stopping->restore_best_weights)
         s.best = thaw_best_floats(plan) * sizeof(float);
     /* Hosts that are subtrees of the sums' tree sum in common memory, if there is room. */

@@ -53,6 +53,12 @@ int64_t thaw_validation_images(const thaw_job *job);
 /* How ranks sum gradients; and what gradients that are `bytes` as floats are on the wire. */
 thaw_exchange_kind thaw_job_exchange(const thaw_job *job);
 int64_t thaw_job_wire_bytes(const thaw_job *job, int64_t bytes);
+/* Parts of steps whose prefix is run together where nothing is cached; samples 0: not known. */
+int thaw_steps_together(const thaw_plan *plan, const thaw_job *job, int64_t samples, int ranks);
+/* Their batches are read as one block: blocks that a loader reads ahead, and that its caller holds, for the suffix of those
+ * before is run meanwhile. */
+int64_t thaw_blocks_ahead(int64_t prefetch, int together);
+int thaw_blocks_held(int together);
 /* Decoding threads of a rank; `given` 0 chooses. */
 int thaw_decoding_threads(int64_t given);
 #endif

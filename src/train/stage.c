@@ -10,8 +10,6 @@
 #include "train/record.h"
 #include "train/run.h"
 
-enum { LAST_BLOCK = 8 }; /* blocks of an epoch, at least */
-
 bool thaw_stage_poll(void *payload) {
     thaw_run *run = payload;
     const bool moved = run->exchange && thaw_exchange_poll(run->exchange);
@@ -101,13 +99,7 @@ thaw_loader_options thaw_stage_loader_options(const thaw_run *run, bool validati
 }
 
 int thaw_stage_together(const thaw_run *run) {
-    if (thaw_cache_on(run->cache))
-        return 1;
-    /* Nothing runs behind the steps of an epoch's last block: not many where there is an exchange to hide. */
-    const int64_t parts = thaw_batches(run->train->n, run->job->batch_size) * run->job->accumulate;
-    const bool hides = thaw_comm_size(run->comm) > 1 && thaw_job_exchange(run->job) != THAW_EXCHANGE_MPI;
-    const int64_t most = !hides ? parts : parts / LAST_BLOCK > 1 ? parts / LAST_BLOCK : 1;
-    return run->plan->together < most ? run->plan->together : (int)most;
+    return thaw_cache_on(run->cache) ? 1 : thaw_steps_together(run->plan, run->job, run->train->n, thaw_comm_size(run->comm));
 }
 
 static thaw_status make_loader(thaw_loader **loader, const thaw_run *run, bool validation, const thaw_cache *cache) {
@@ -115,8 +107,8 @@ static thaw_status make_loader(thaw_loader **loader, const thaw_run *run, bool v
     options.labels_only = thaw_cache_on(cache);
     const int together = validation ? 1 : thaw_stage_together(run);
     options.max_batch *= together;
-    options.depth = (options.depth + together - 1) / together;
-    options.held = together > 1 ? 2 : 1;
+    options.depth = (int)thaw_blocks_ahead(options.depth, together);
+    options.held = thaw_blocks_held(together);
     thaw_loader_free(*loader);
     *loader = NULL;
     return thaw_loader_create(loader, validation ? run->validation : run->train, &options);

@@ -56,7 +56,7 @@ class Hosts:
                          ["ip", "-n", space, "link", "set", "eth0", "up"]]
             if rate:
                 commands.append(["tc", "-n", space, "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst",
-                                 "256kb", "latency", "20ms"])
+                                 "64kb", "latency", "20ms"])  # more would be much of what a short probe sends
         for command in commands:
             done = quiet(*command)
             if done.returncode:
