@@ -97,7 +97,7 @@ class Startup(harness.Case):
     def network(self, n, words, rate=None, slow=None):
         """What is said of a network of n virtual hosts, of which host-2 may have a slower link. The hosts share this machine:
         where others load it, any of them may be the slow one for a moment, so words that do not come get more chances."""
-        hosts = Hosts(self.shared, n, rate)
+        hosts = Hosts(self.shared, n, rate, "64kb")  # more would be much of what a short probe sends
         try:
             if hosts.reason:
                 self.skipTest(hosts.reason)

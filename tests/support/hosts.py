@@ -18,13 +18,13 @@ KEEPALIVE = ["--mca", "oob_tcp_keepalive_time", "4", "--mca", "oob_tcp_keepalive
 class Hosts:
     """`reason` says why there are none, or is None. Host i of 1..n is called host-i and has the address 10.78.0.i."""
 
-    def __init__(self, folder, n, rate=None):
+    def __init__(self, folder, n, rate=None, burst="256kb"):
         self.n, self.folder = n, folder
         self.bridge = "thaw%d" % os.getpid()
         self.inits, self.outer = {}, {}
         self.agent = os.path.join(folder, "agent")
         try:
-            self.reason = self.make(rate)
+            self.reason = self.make(rate, burst)
         except BaseException:
             self.remove()
             raise
@@ -39,7 +39,7 @@ class Hosts:
     def address(self, i):
         return "10.78.0.%d" % i
 
-    def make(self, rate):
+    def make(self, rate, burst):
         if os.geteuid() != 0:
             return "only root makes network namespaces"
         for tool in ("ip", "unshare", "nsenter", "hostname") + (("tc",) if rate else ()):
@@ -56,7 +56,7 @@ class Hosts:
                          ["ip", "-n", space, "link", "set", "eth0", "up"]]
             if rate:
                 commands.append(["tc", "-n", space, "qdisc", "replace", "dev", "eth0", "root", "tbf", "rate", rate, "burst",
-                                 "64kb", "latency", "20ms"])  # more would be much of what a short probe sends
+                                 burst, "latency", "20ms"])
         for command in commands:
             done = quiet(*command)
             if done.returncode:
