@@ -84,7 +84,7 @@ static bool make_trial(trial *t, const shape *of) {
     t->kernel = thaw_bench_values(t->size, 3);
     t->got = thaw_calloc((size_t)larger(t->out, larger(t->in, t->size)), sizeof *t->got);
     t->packed = thaw_calloc(packed > turned ? packed : turned, sizeof *t->packed);
-    t->scratch = thaw_malloc(of->dense ? k->dense_scratch(s->oh, s->cin, s->cout) : k->conv_scratch(s, 1));
+    t->scratch = thaw_malloc(of->dense ? k->dense_scratch(s->oh, s->cin, s->cout) : k->conv_scratch(s, 1, 1));
     bool ok = t->x && t->dy && t->kernel && t->got && t->packed && t->scratch;
     for (int i = 0; i < 3; i++)
         ok = (t->want[i] = thaw_calloc((size_t)counts[i], sizeof(float))) != NULL && ok;

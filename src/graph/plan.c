@@ -168,7 +168,7 @@ static void set_scratch(thaw_tape *tape, const thaw_plan *plan, int64_t n) {
         const thaw_op *op = &tape->ops[i];
         size_t bytes = 0;
         if (op->kind == THAW_OP_CONV)
-            bytes = op->wants_dx || op->wants_dw ? kernels->conv_scratch(&op->window, n)
+            bytes = op->wants_dx || op->wants_dw ? kernels->conv_scratch(&op->window, n, plan->slices)
                                                  : kernels->conv_forward_scratch(&op->window);
         else if (op->kind == THAW_OP_DENSE)
             bytes = kernels->dense_scratch(n * op->rows, op->in_c, op->c);

@@ -221,7 +221,7 @@ static bool conv_sums_slices(const thaw_window *s, int64_t n, int slices) {
     return n > 0 && thaw_conv_mode_get() != THAW_CONV_BLAS && thaw_packed_sums_slices(s, n, slices);
 }
 
-static size_t conv_scratch(const thaw_window *s, int64_t n) {
+static size_t conv_scratch(const thaw_window *s, int64_t n, int slices) {
     int64_t threads = thaw_threads(), size = thaw_lines(s->kh * s->kw * s->cin * s->cout);
     thaw_patches p = thaw_patches_forward(s);
     cut forward = cut_of(&p, FORWARD_DEPTH), weights = cut_of(&p, WEIGHTS_DEPTH);
@@ -233,7 +233,7 @@ static size_t conv_scratch(const thaw_window *s, int64_t n) {
             phase f = phase_of(s, py, px);
             most = thaw_most(most, size + threads * phase_thread_floats(s, &f));
         }
-    size_t sizes[] = {(size_t)most * sizeof(float), thaw_packed_scratch(s, n),
+    size_t sizes[] = {(size_t)most * sizeof(float), thaw_packed_scratch(s, n, slices),
                       (size_t)(thaw_fast_sum_pieces(n * s->oh * s->ow, s->cout) * s->cout) * sizeof(double)};
     size_t largest = sizes[0];
     for (int i = 1; i < 3; i++)

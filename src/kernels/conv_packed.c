@@ -123,14 +123,14 @@ void thaw_packed_weights(const thaw_window *s, int slices, const int64_t *start,
         thaw_panels_weights(s, start[slices] - start[0], x, dy, dkernel, scratch);
 }
 
-size_t thaw_packed_scratch(const thaw_window *s, int64_t n) {
+size_t thaw_packed_scratch(const thaw_window *s, int64_t n, int slices) {
     if (thaw_conv_mode_get() == THAW_CONV_BLAS)
         return 0;
     size_t most = thaw_panels_scratch(s, n);
     if (thaw_winograd_fits(s)) {
         thaw_window turned = thaw_winograd_turned(s);
         size_t sizes[] = {takes_winograd(s) ? thaw_winograd_scratch(s) : 0,
-                          takes_winograd(s) ? thaw_winograd_weights_scratch(s, n) : 0,
+                          takes_winograd(s) ? thaw_winograd_weights_scratch(s, n, slices) : 0,
                           turned_takes_winograd(s) ? thaw_winograd_scratch(&turned) : 0};
         for (int i = 0; i < 3; i++)
             most = sizes[i] > most ? sizes[i] : most;

@@ -31,8 +31,8 @@ typedef struct thaw_kernels {
 
     /* y(n,oh,ow,cout) = act(conv(x(n,h,w,cin), kernel(kh,kw,cin,cout)) + bias(cout)); bias may be NULL. act is not
      * SOFTMAX. */
-    size_t (*conv_scratch)(const thaw_window *s, int64_t n); /* covers all of these */
-    size_t (*conv_forward_scratch)(const thaw_window *s);    /* covers forward alone, packed or not; not more */
+    size_t (*conv_scratch)(const thaw_window *s, int64_t n, int slices); /* at least 1; covers all of these */
+    size_t (*conv_forward_scratch)(const thaw_window *s);                /* covers forward alone, packed or not; not more */
     void (*conv_forward)(const thaw_window *s, int64_t n, const float *x, const float *kernel, const float *bias,
                          thaw_activation act, float *y, void *scratch);
     /* dx (n,h,w,cin) = (accumulate: +=) conv transposed of dy(n,oh,ow,cout). */

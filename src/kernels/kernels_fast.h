@@ -26,7 +26,7 @@ void thaw_conv_mode_set(thaw_conv_mode wish); /* for tests */
 bool thaw_packed_sums_slices(const thaw_window *s, int64_t n, int slices);
 void thaw_packed_weights(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy, float *dkernel,
                          void *scratch);
-size_t thaw_packed_scratch(const thaw_window *s, int64_t n); /* of these, and of functions with a packed kernel */
+size_t thaw_packed_scratch(const thaw_window *s, int64_t n, int slices); /* of these, and of functions with a packed kernel */
 size_t thaw_packed_forward_scratch(const thaw_window *s);   /* of forward with a packed kernel */
 
 enum { THAW_PIECE = 8192 }; /* floats of a piece of an elementwise operation */

@@ -24,7 +24,7 @@ void thaw_winograd_forward(const thaw_window *s, int64_t n, const float *x, cons
                            const float *add, thaw_activation act, float *y, void *scratch);
 
 /* dkernel(3,3,cin,cout), overwritten, of slices of at least one image together; several where it sums them: see kernels.h. */
-size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n);
+size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n, int slices);
 bool thaw_winograd_sums_slices(const thaw_window *s, int64_t n, int slices);
 void thaw_winograd_weights(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy,
                            float *dkernel, void *scratch);

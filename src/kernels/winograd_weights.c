@@ -24,11 +24,12 @@
 enum {
     OWN_BLOCK = THAW_DEPTH,        /* tiles of a block of one thread */
     SHARED_BLOCK = 2 * THAW_DEPTH, /* of all */
+    SLICED_BLOCK = 3 * THAW_DEPTH, /* of slices, all of which are in one */
     RANGE = 128,            /* input channels */
     LINE = 16,              /* floats added to rows of V: a product reads a few of each row, which must not share sets */
     TILES = 4, MANY_TILES = 32, /* transformed in one piece of work: many where there is work for all */
     MANY_PARTS = 32,        /* with fewer, points are divided too */
-    AHEAD = 8,              /* rows of dkernel that are fetched before they are written */
+    ROWS = 8,               /* input channels whose filters are made together, and those of dkernel fetched meanwhile */
     GROUP_FLOATS = 6 << 20, /* sums of all groups */
     FEW_GROUPS = 8, MANY_GROUPS = 32,
     TAPS = 9
@@ -47,7 +48,7 @@ typedef struct layout {
 /* Floats of dU of a part and a point. */
 static int64_t sum_stride(int64_t width) { return thaw_point_stride(RANGE * width); }
 
-static layout layout_of(const thaw_window *s, int64_t n) {
+static layout layout_of(const thaw_window *s, int64_t n, int slices) {
     layout l = {.t = thaw_tiling_of(s), .ranges = thaw_ceil_div(s->cin, RANGE), .panels = thaw_panels(s->cout)};
     const int64_t parts = l.ranges * l.panels;
     l.tiles = n * l.t.rows * l.t.columns;
@@ -55,16 +56,16 @@ static layout layout_of(const thaw_window *s, int64_t n) {
     l.groups = thaw_least(GROUP_FLOATS / (parts * l.sum), MANY_GROUPS);
     if (l.groups < FEW_GROUPS)
         l.groups = 0;
-    const int64_t block = l.groups ? OWN_BLOCK : SHARED_BLOCK;
+    l.fused = parts >= MANY_PARTS;
+    const int64_t block = l.groups ? OWN_BLOCK : slices > 1 && l.fused && l.tiles <= SLICED_BLOCK ? SLICED_BLOCK : SHARED_BLOCK;
     l.blocks = thaw_ceil_div(l.tiles, block);
     l.block = thaw_least(l.tiles, block);
     if (l.groups) /* several blocks each, or sums would be most of the work; but work for some threads */
         l.groups = thaw_least(thaw_least(l.groups, thaw_most(l.blocks / 4, FEW_GROUPS)), l.blocks);
-    l.fused = parts >= MANY_PARTS;
     l.point_groups = l.fused ? 1 : l.t.points == THAW_POINTS ? 9 : l.t.points;
     l.points = l.t.points / l.point_groups;
-    l.v = l.t.points * thaw_point_stride(l.block * (thaw_least(thaw_sixteens(s->cin), RANGE) + LINE));
-    l.m = l.t.points * thaw_point_stride(l.block * THAW_PANEL);
+    l.v = l.t.points * (l.block * (thaw_least(thaw_sixteens(s->cin), RANGE) + LINE) + slices * LINE);
+    l.m = l.t.points * (l.block * THAW_PANEL + slices * LINE);
     l.kept = l.groups ? l.groups * parts : l.fused && l.blocks <= 1 ? thaw_least(thaw_threads(), parts) : parts;
     return l;
 }
@@ -79,37 +80,50 @@ static int64_t room_floats(const layout *l) {
 /* V and M of a block. */
 static int64_t block_floats(const layout *l) { return l->ranges * l->v + l->panels * l->m; }
 
-size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n) {
-    const layout l = layout_of(s, n);
-    const int64_t blocks = l.groups ? thaw_threads() : 1;
-    return (size_t)(blocks * block_floats(&l) + l.kept * l.sum + thaw_threads() * room_floats(&l)) * sizeof(float);
+static size_t floats_of(const layout *l) {
+    const int64_t blocks = l->groups ? thaw_threads() : 1;
+    return (size_t)(blocks * block_floats(l) + l->kept * l->sum + thaw_threads() * room_floats(l));
+}
+
+size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n, int slices) {
+    const layout whole = layout_of(s, n, 1);
+    const int64_t together = SLICED_BLOCK / thaw_most(whole.t.rows * whole.t.columns, 1); /* images of the largest block */
+    const layout sliced = layout_of(s, thaw_least(n, together), slices);
+    return (size_t)thaw_most((int64_t)floats_of(&whole), (int64_t)floats_of(&sliced)) * sizeof(float);
 }
 
 static int64_t range_width(const thaw_window *s, int64_t range) {
     return thaw_least(RANGE, thaw_sixteens(s->cin) - range * RANGE);
 }
 
-/* Tile t0 + i of a block of `count`: its rows of V in all ranges, and of M in all panels. */
-static void transform(const thaw_isa *isa, const thaw_window *s, const layout *l, int64_t t0, int64_t i, int64_t count,
-                      const float *x, const float *dy, float *v, float *m, float *room) {
-    thaw_tile tile = thaw_tile_of(&l->t, t0 + i, t0);
+/* Tiles of a block, or of a slice in it. */
+typedef struct tiles {
+    int64_t t0, count;
+    float *v, *m; /* matrices of the points, one behind the other: the next is what a product fetches ahead */
+} tiles;
+
+/* Tile t0 + i: its rows of V in all ranges, and of M in all panels. */
+static void transform(const thaw_isa *isa, const thaw_window *s, const layout *l, const tiles *b, int64_t i, const float *x,
+                      const float *dy, float *room) {
+    thaw_tile tile = thaw_tile_of(&l->t, b->t0 + i, b->t0);
     for (int64_t range = 0; range < l->ranges; range++) {
         int64_t width = range_width(s, range);
         tile.at.stride = width + LINE;
-        tile.at.point = thaw_point_stride(count * tile.at.stride);
-        thaw_tile_input(isa, s, &tile, x, range * RANGE, width, v + range * l->v, room);
+        tile.at.point = thaw_point_stride(b->count * tile.at.stride);
+        thaw_tile_input(isa, s, &tile, x, range * RANGE, width, b->v + range * l->v, room);
     }
     for (int64_t panel = 0; panel < l->panels; panel++) {
         int64_t width = thaw_panel_width(s->cout, panel), row, column;
         const float *from = thaw_image_part(dy + tile.image * s->oh * s->ow * s->cout, s->oh, s->ow, s->cout, tile.y, tile.x,
                                       tile.at.high, tile.at.wide, panel * THAW_PANEL, width, room, &row, &column);
         tile.at.stride = width;
-        tile.at.point = thaw_point_stride(count * width);
-        isa->winograd_gradient((int)s->kh, (int)s->kw, from, row, column, width, &tile.at, m + panel * l->m);
+        tile.at.point = thaw_point_stride(b->count * width);
+        isa->winograd_gradient((int)s->kh, (int)s->kw, from, row, column, width, &tile.at, b->m + panel * l->m);
     }
 }
 
-/* A leaf of the tree over the slices, and filters of a part that wait for their right halves: (levels, range, taps, width). */
+/* A leaf of the tree over the slices, and filters of a part that wait for their right halves: (levels, range, taps, width), where
+ * ROWS channels lie as (taps, ROWS, width). */
 typedef struct leaf {
     int number, leaves;
     float *waiting;
@@ -124,45 +138,40 @@ static void make_filters(const thaw_isa *isa, const thaw_window *s, const thaw_t
     const int64_t n = thaw_least(width, s->cout - co), taps = s->kh * s->kw;
     const int ended = thaw_tree_ended(at.number);
     const bool last = at.number == at.leaves - 1;
-    for (int64_t c = 0; c < thaw_least(RANGE, s->cin - c0); c++) {
-        float filters[TAPS * THAW_PANEL], *to = dkernel + (c0 + c) * s->cout + co;
-        for (int64_t tap = 0; tap < taps && last; tap++) { /* rows far apart: the processor does not see it coming */
-            __builtin_prefetch(to + (tap * s->cin + AHEAD) * s->cout, 1, 2);
-            __builtin_prefetch(to + (tap * s->cin + AHEAD) * s->cout + LINE, 1, 2);
-        }
-        isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, sum_stride(width), width, filters, width, thaw_first_of(t));
+    const int64_t channels = thaw_least(RANGE, s->cin - c0);
+    for (int64_t c = 0; c < channels; c += ROWS) {
+        const int64_t rows = thaw_least(ROWS, channels - c), floats = rows * width;
+        float filters[TAPS * ROWS * THAW_PANEL], *waiting = at.waiting + c * taps * width;
+        isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, sum_stride(width), floats, filters, floats, thaw_first_of(t));
         for (int level = 0; level < ended; level++) {
-            const float *left = at.waiting + (level * RANGE + c) * taps * width;
-            for (int64_t i = 0; i < taps * width; i++)
+            const float *left = waiting + level * RANGE * taps * width;
+            for (int64_t i = 0; i < taps * floats; i++)
                 filters[i] += left[i];
         }
-        for (int64_t tap = 0; tap < taps && last; tap++)
-            memcpy(to + tap * s->cin * s->cout, filters + tap * width, (size_t)n * sizeof *filters);
-        if (!last)
-            memcpy(at.waiting + (ended * RANGE + c) * taps * width, filters, (size_t)(taps * width) * sizeof *filters);
+        if (!last) {
+            memcpy(waiting + ended * RANGE * taps * width, filters, (size_t)(taps * floats) * sizeof *filters);
+            continue;
+        }
+        for (int64_t row = 0; row < rows * taps; row++) { /* rows far apart: the processor does not see them coming */
+            float *to = dkernel + (row % taps * s->cin + c0 + c + row / taps) * s->cout + co;
+            __builtin_prefetch(to + ROWS * s->cout, 1, 2);
+            __builtin_prefetch(to + ROWS * s->cout + LINE, 1, 2);
+            memcpy(to, filters + row % taps * floats + row / taps * width, (size_t)n * sizeof *filters);
+        }
     }
 }
 
-typedef struct transformed {
-    int64_t t0, count; /* tiles of a block */
-    const float *v, *m;
-} transformed;
-
-/* A part of dU of the tiles [from, to) of a block, points [first, last): added to sum or, where it is new, put there. */
-static void multiply_part(const thaw_isa *isa, const thaw_window *s, const layout *l, const transformed *b, int64_t from,
-                          int64_t to, int64_t range, int64_t panel, int64_t first, int64_t last, bool new, float *sum) {
+/* A part of dU of some tiles, points [first, last): added to sum or, where it is new, put there. */
+static void multiply_part(const thaw_isa *isa, const thaw_window *s, const layout *l, const tiles *b, int64_t range,
+                          int64_t panel, int64_t first, int64_t last, bool new, float *sum) {
     const int64_t width = thaw_panel_width(s->cout, panel), channels = thaw_least(RANGE, s->cin - range * RANGE);
     const int64_t stride = range_width(s, range) + LINE;
     const int64_t v_point = thaw_point_stride(b->count * stride), m_point = thaw_point_stride(b->count * width);
-    for (int64_t point = first; point < last; point++) {
-        if (!thaw_tiling_has(&l->t, point))
-            continue;
-        const int64_t before = thaw_point_rows(&l->t, b->t0, from, point);
-        isa->multiply_transposed(channels, width, thaw_point_rows(&l->t, from, to, point),
-                                 b->v + range * l->v + point * v_point + before * stride, stride,
-                                 b->m + panel * l->m + point * m_point + before * width, width, !new,
-                                 sum + point * sum_stride(width), width);
-    }
+    for (int64_t point = first; point < last; point++)
+        if (thaw_tiling_has(&l->t, point))
+            isa->multiply_transposed(channels, width, thaw_point_rows(&l->t, b->t0, b->t0 + b->count, point),
+                                     b->v + range * l->v + point * v_point, stride, b->m + panel * l->m + point * m_point, width,
+                                     !new, sum + point * sum_stride(width), width);
 }
 
 static void by_groups(const thaw_window *s, const layout *l, const float *x, const float *dy, float *dkernel, float *scratch) {
@@ -177,13 +186,14 @@ static void by_groups(const thaw_window *s, const layout *l, const float *x, con
         for (int64_t group; (group = thaw_items_take(&items)) >= 0;) {
             const int64_t first = group * l->blocks / l->groups;
             for (int64_t block = first; block < (group + 1) * l->blocks / l->groups; block++) {
-                const int64_t t0 = block * OWN_BLOCK, count = thaw_least(OWN_BLOCK, l->tiles - t0);
-                for (int64_t i = 0; i < count; i++)
-                    transform(isa, s, l, t0, i, count, x, dy, v, m, room);
+                const int64_t t0 = block * OWN_BLOCK;
+                const tiles b = {t0, thaw_least(OWN_BLOCK, l->tiles - t0), v, m};
+                for (int64_t i = 0; i < b.count; i++)
+                    transform(isa, s, l, &b, i, x, dy, room);
                 for (int64_t part = 0; part < parts; part++) {
                     thaw_progress();
-                    multiply_part(isa, s, l, &(transformed){t0, count, v, m}, t0, t0 + count, part / l->panels, part % l->panels,
-                                  0, l->t.points, block == first, sums + (group * parts + part) * l->sum);
+                    multiply_part(isa, s, l, &b, part / l->panels, part % l->panels, 0, l->t.points, block == first,
+                                  sums + (group * parts + part) * l->sum);
                 }
             }
         }
@@ -207,13 +217,19 @@ static void by_groups(const thaw_window *s, const layout *l, const float *x, con
     }
 }
 
+/* Slice i of the only block, with matrices of its own. */
+static tiles slice_of(const layout *l, const thaw_window *s, const int64_t *start, int i, float *v, float *m) {
+    const int64_t of_image = l->t.rows * l->t.columns, before = (start[i] - start[0]) * of_image;
+    const int64_t stride = thaw_least(thaw_sixteens(s->cin), RANGE) + LINE;
+    return (tiles){before, (start[i + 1] - start[i]) * of_image, v + l->t.points * (before * stride + i * LINE),
+                   m + l->t.points * (before * THAW_PANEL + i * LINE)};
+}
+
 /* A part of the only block: filters of the slices, added in a tree. */
-static void part_of_slices(const thaw_isa *isa, const thaw_window *s, const layout *l, const transformed *b, int slices,
-                           const int64_t *start, int64_t part, float *sum, float *waiting, float *dkernel) {
-    const int64_t of_image = l->t.rows * l->t.columns;
+static void part_of_slices(const thaw_isa *isa, const thaw_window *s, const layout *l, const tiles *slice, int slices,
+                           int64_t part, float *sum, float *waiting, float *dkernel) {
     for (int i = 0; i < slices; i++) {
-        multiply_part(isa, s, l, b, (start[i] - start[0]) * of_image, (start[i + 1] - start[0]) * of_image, part / l->panels,
-                      part % l->panels, 0, l->t.points, true, sum);
+        multiply_part(isa, s, l, &slice[i], part / l->panels, part % l->panels, 0, l->t.points, true, sum);
         make_filters(isa, s, &l->t, part / l->panels, part % l->panels, sum, (leaf){i, slices, waiting}, dkernel);
     }
 }
@@ -223,28 +239,34 @@ static void by_parts(const thaw_window *s, const layout *l, int slices, const in
     const thaw_isa *isa = thaw_isa_get();
     const int64_t parts = l->ranges * l->panels;
     float *v = scratch, *m = v + l->ranges * l->v, *sums = m + l->panels * l->m, *rooms = sums + l->kept * l->sum;
+    tiles slice[1 << THAW_TREE_LEVELS];
+    for (int i = 0; i < slices && slices > 1; i++)
+        slice[i] = slice_of(l, s, start, i, v, m);
     for (int64_t block = 0; block < l->blocks; block++) {
-        int64_t t0 = block * SHARED_BLOCK, count = thaw_least(SHARED_BLOCK, l->tiles - t0);
-        int64_t tiles = thaw_least(thaw_most(count / (4 * thaw_threads()), TILES), MANY_TILES);
+        const int64_t t0 = block * l->block;
+        const tiles b = {t0, thaw_least(l->block, l->tiles - t0), v, m};
+        int64_t piece = thaw_least(thaw_most(b.count / (4 * thaw_threads()), TILES), MANY_TILES);
 #pragma omp parallel num_threads(thaw_threads())
         {
             int64_t thread = omp_get_thread_num();
 #pragma omp for schedule(dynamic)
-            for (int64_t from = 0; from < count; from += tiles)
-                for (int64_t i = from; i < thaw_least(from + tiles, count); i++)
-                    transform(isa, s, l, t0, i, count, x, dy, v, m, rooms + thread * room_floats(l));
+            for (int64_t from = 0; from < b.count; from += piece)
+                for (int64_t i = from, k = 0; i < thaw_least(from + piece, b.count); i++) {
+                    while (slices > 1 && i >= slice[k].t0 + slice[k].count)
+                        k++;
+                    const tiles *of = slices > 1 ? &slice[k] : &b;
+                    transform(isa, s, l, of, slices > 1 ? i - of->t0 : i, x, dy, rooms + thread * room_floats(l));
+                }
 #pragma omp for schedule(dynamic)
             for (int64_t item = 0; item < parts * l->point_groups; item++) {
                 thaw_progress();
                 int64_t part = item / l->point_groups, from = item % l->point_groups * l->points;
                 float *sum = sums + (l->kept == parts ? part : thread) * l->sum;
-                const transformed b = {t0, count, v, m};
                 if (slices > 1) {
-                    part_of_slices(isa, s, l, &b, slices, start, part, sum, rooms + thread * room_floats(l), dkernel);
+                    part_of_slices(isa, s, l, slice, slices, part, sum, rooms + thread * room_floats(l), dkernel);
                     continue;
                 }
-                multiply_part(isa, s, l, &b, t0, t0 + count, part / l->panels, part % l->panels, from, from + l->points,
-                              block == 0, sum);
+                multiply_part(isa, s, l, &b, part / l->panels, part % l->panels, from, from + l->points, block == 0, sum);
                 if (l->fused && block == l->blocks - 1)
                     make_filters(isa, s, &l->t, part / l->panels, part % l->panels, sum, WHOLE, dkernel);
             }
@@ -256,13 +278,13 @@ static void by_parts(const thaw_window *s, const layout *l, int slices, const in
 }
 
 bool thaw_winograd_sums_slices(const thaw_window *s, int64_t n, int slices) {
-    const layout l = layout_of(s, n);
+    const layout l = layout_of(s, n, slices);
     return slices == 1 || (takes_slices(&l) && slices <= 1 << THAW_TREE_LEVELS);
 }
 
 void thaw_winograd_weights(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy,
                            float *dkernel, void *scratch) {
-    const layout l = layout_of(s, start[slices] - start[0]);
+    const layout l = layout_of(s, start[slices] - start[0], slices);
     if (l.groups)
         by_groups(s, &l, x, dy, dkernel, scratch);
     else

@@ -207,7 +207,7 @@ static void measure(const thaw_window *s, const float *x, const float *dy, const
                     double errors[DIRECTIONS]) {
     const thaw_kernels *fast = thaw_kernels_fast();
     float *to[DIRECTIONS];
-    void *scratch = scratch_of(fast->conv_scratch(s, 1));
+    void *scratch = scratch_of(fast->conv_scratch(s, 1, 1));
     for (int d = 0; d < DIRECTIONS; d++)
         to[d] = unset(truth->count[d]);
     size_t floats = fast->conv_pack_floats(s, false), turned = fast->conv_pack_floats(s, true);

@@ -101,8 +101,8 @@ static void compare(const conv_case *t, int64_t n) {
     int64_t in = n * input_of(s), out = n * output_of(s), size = kernel_of(s);
     float *x = integers(in, 3), *dy = integers(out, 3), *kernel = integers(size, 3), *bias = integers(s->cout, 3);
     float *a = unset(out), *b = unset(out);
-    void *scratch = scratch_of(fast->conv_scratch(s, n)), *less = scratch_of(fast->conv_forward_scratch(s));
-    assert_true(fast->conv_forward_scratch(s) <= fast->conv_scratch(s, n));
+    void *scratch = scratch_of(fast->conv_scratch(s, n, 1)), *less = scratch_of(fast->conv_forward_scratch(s));
+    assert_true(fast->conv_forward_scratch(s) <= fast->conv_scratch(s, n, 1));
     for (int with_bias = 0; with_bias < 2; with_bias++)
         for (int act = THAW_ACTIVATION_LINEAR; act <= THAW_ACTIVATION_RELU6; act++) {
             fast->conv_forward(s, n, x, kernel, with_bias ? bias : NULL, (thaw_activation)act, a, less);
@@ -169,7 +169,7 @@ static results run_all(const thaw_window *s, int64_t n, const float *x, const fl
     const thaw_kernels *fast = thaw_kernels_fast();
     int64_t in = n * input_of(s), out = n * output_of(s);
     results r = {unset(out), unset(in), unset(kernel_of(s)), unset(s->cout), unset(out), unset(in)};
-    void *scratch = scratch_of(fast->conv_scratch(s, n));
+    void *scratch = scratch_of(fast->conv_scratch(s, n, 1));
     fast->conv_forward(s, n, x, kernel, bias, THAW_ACTIVATION_TANH, r.y, scratch);
     fast->conv_backward_data(s, n, dy, kernel, r.dx, false, scratch);
     fast->conv_backward_data(s, n, dy, kernel, r.dx, true, scratch);
@@ -230,7 +230,7 @@ static void check_threads(const conv_case *t) {
         assert_bits(r[i].packed_y, r[0].packed_y, out, t->name, "y, packed");
         assert_bits(r[i].packed_dx, r[0].packed_dx, in, t->name, "dx, packed");
     }
-    void *scratch = scratch_of(thaw_kernels_fast()->conv_scratch(s, n));
+    void *scratch = scratch_of(thaw_kernels_fast()->conv_scratch(s, n, 1));
     thaw_threads_set(2);
     thaw_kernels_fast()->conv_backward_weights(s, n, x, dy, r[1].dk, NULL, scratch);
     assert_bits(r[1].dk, r[0].dk, size, t->name, "dkernel with the scratch of more threads");
@@ -311,15 +311,15 @@ static void check_overwritten(thaw_window s) {
     const thaw_kernels *fast = thaw_kernels_fast();
     int64_t in = input_of(&s), out = output_of(&s), size = kernel_of(&s);
     float *x = integers(in, 3), *kernel = integers(size, 3), *y = unset(out), *dx = unset(in), *dk = unset(size);
-    void *scratch = thaw_malloc(fast->conv_scratch(&s, 1));
+    void *scratch = thaw_malloc(fast->conv_scratch(&s, 1, 1));
     memset(y, 0xff, (size_t)out * sizeof *y);
     memset(dx, 0xff, (size_t)in * sizeof *dx);
     memset(dk, 0xff, (size_t)size * sizeof *dk);
-    memset(scratch, 0xff, fast->conv_scratch(&s, 1));
+    memset(scratch, 0xff, fast->conv_scratch(&s, 1, 1));
     fast->conv_forward(&s, 1, x, kernel, NULL, THAW_ACTIVATION_LINEAR, y, scratch);
-    memset(scratch, 0xff, fast->conv_scratch(&s, 1));
+    memset(scratch, 0xff, fast->conv_scratch(&s, 1, 1));
     fast->conv_backward_data(&s, 1, y, kernel, dx, false, scratch);
-    memset(scratch, 0xff, fast->conv_scratch(&s, 1));
+    memset(scratch, 0xff, fast->conv_scratch(&s, 1, 1));
     fast->conv_backward_weights(&s, 1, x, y, dk, NULL, scratch);
     assert_finite(y, out);
     assert_finite(dx, in);
@@ -330,7 +330,7 @@ static void check_overwritten(thaw_window s) {
         int64_t count = backward ? in : out;
         memset(packed, 0xff, floats * sizeof *packed);
         fast->conv_pack(&s, backward, kernel, NULL, packed, THAW_WHOLE);
-        memset(scratch, 0xff, fast->conv_scratch(&s, 1));
+        memset(scratch, 0xff, fast->conv_scratch(&s, 1, 1));
         memset(to, 0xff, (size_t)count * sizeof *to);
         if (backward)
             fast->conv_backward_data_packed(&s, 1, y, packed, dx, false, scratch);
@@ -368,7 +368,7 @@ static void test_summand(void **state) {
                 float *x = fractions(n * input_of(s)), *kernel = fractions(kernel_of(s)), *bias = fractions(s->cout);
                 float *add = fractions(out), *y = unset(out), *want = unset(out);
                 float *truth = unset(out), *packed = unset((int64_t)fast->conv_pack_floats(s, false));
-                void *scratch = scratch_of(fast->conv_scratch(s, n));
+                void *scratch = scratch_of(fast->conv_scratch(s, n, 1));
                 fast->conv_pack(s, false, kernel, NULL, packed, THAW_WHOLE);
                 fast->conv_forward_packed(s, n, x, packed, bias, NULL, THAW_ACTIVATION_LINEAR, want, scratch);
                 for (int64_t k = 0; k < out; k++)
@@ -397,7 +397,7 @@ static void test_nan_stays(void **state) {
             int64_t in = input_of(&s), out = output_of(&s);
             float *x = fractions(2 * in), *kernel = fractions(kernel_of(&s)), *y = unset(2 * out);
             float *packed = unset((int64_t)fast->conv_pack_floats(&s, false));
-            void *scratch = scratch_of(fast->conv_scratch(&s, 2));
+            void *scratch = scratch_of(fast->conv_scratch(&s, 2, 1));
             x[in + 32 * 9] = NAN;
             fast->conv_pack(&s, false, kernel, NULL, packed, THAW_WHOLE);
             fast->conv_forward_packed(&s, 2, x, packed, NULL, NULL, THAW_ACTIVATION_RELU, y, scratch);
@@ -428,7 +428,7 @@ static void test_large_results(void **state) {
                 for (int mode = 0; mode < 2 && thaw_isa_choose(ISAS[isa]); mode++) {
                     thaw_conv_mode_set(mode ? THAW_CONV_WINOGRAD : THAW_CONV_DIRECT);
                     float *packed = unset((int64_t)fast->conv_pack_floats(s, false));
-                    void *scratch = scratch_of(fast->conv_scratch(s, 1));
+                    void *scratch = scratch_of(fast->conv_scratch(s, 1, 1));
                     fast->conv_pack(s, false, kernel, NULL, packed, THAW_WHOLE);
                     memset(y, 0xff, (size_t)output_of(s) * sizeof *y);
                     fast->conv_forward_packed(s, 1, x, packed, bias, NULL, acts[act], y, scratch);

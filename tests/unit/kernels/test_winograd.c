@@ -121,7 +121,7 @@ static void measure(const error_case *t, const float *x, const float *dy, const 
     const thaw_window *s = &t->s;
     int64_t in = t->n * s->h * s->w * s->cin, out = t->n * s->oh * s->ow * s->cout, size = s->kh * s->kw * s->cin * s->cout;
     float *y = unset(out), *dx = normal(in, 0.5, false), *before = copy_of(dx, in), *dk = unset(size);
-    void *scratch = scratch_of(fast->conv_scratch(s, t->n));
+    void *scratch = scratch_of(fast->conv_scratch(s, t->n, 1));
     for (int backward = 0; backward < 2; backward++) {
         float *packed = unset((int64_t)fast->conv_pack_floats(s, backward));
         fast->conv_pack(s, backward, kernel, NULL, packed, THAW_WHOLE);
@@ -203,7 +203,7 @@ static void test_pooled(void **state) {
                 float *x = normal(N * h * w * cin, 1.0, true), *kernel = normal(9 * cin * cout, 0.2, false);
                 float *bias = normal(cout, 1.0, false), *y = unset(out), *want = unset(pooled), *got = unset(pooled + 1);
                 float *packed = unset((int64_t)fast->conv_pack_floats(&s, false));
-                void *scratch = scratch_of(fast->conv_scratch(&s, N));
+                void *scratch = scratch_of(fast->conv_scratch(&s, N, 1));
                 fast->conv_pack(&s, false, kernel, NULL, packed, THAW_WHOLE);
                 assert_true(fast->conv_pools(&s));
                 got[pooled] = 7.0f;
@@ -284,16 +284,16 @@ static void test_scratch(void **state) {
     for (int mode = 0; mode < 3; mode++) {
         thaw_conv_mode_set((thaw_conv_mode)mode);
         for (int i = 0; i < count; i++)
-            for (int threads = 1; threads <= 80; threads = 2 * threads + 1) {
+            for (int threads = 1, slices = 1; threads <= 80; threads = 2 * threads + 1, slices = 9 - slices) {
                 size_t before = 0;
                 thaw_threads_set(threads);
                 for (int64_t n = 0; n <= 40; n = 2 * n + 1) {
-                    size_t now = fast->conv_scratch(&list[i].s, n);
+                    size_t now = fast->conv_scratch(&list[i].s, n, slices);
                     assert_true(now >= before);
                     before = now;
                 }
                 thaw_threads_set(2 * threads);
-                assert_true(fast->conv_scratch(&list[i].s, 31) >= before);
+                assert_true(fast->conv_scratch(&list[i].s, 31, slices) >= before);
             }
     }
     thaw_threads_set(2);
@@ -321,9 +321,10 @@ static void test_slices(void **state) {
     (void)state;
     const thaw_kernels *fast = thaw_kernels_fast();
     const thaw_window list[] = {window_of(9, 10, 150, 1000, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1),
-                                window_of(3, 9, 130, 560, 1, 7, 1, 1, 1, 1, 0, 0, 3, 3)};
+                                window_of(3, 9, 130, 560, 1, 7, 1, 1, 1, 1, 0, 0, 3, 3),
+                                window_of(17, 18, 130, 560, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1)}; /* more tiles than other blocks */
     const int64_t starts[][9] = {{0, 1, 2, 3, 4, 6, 7, 9, 11}, {0, 2, 2, 3, 5, 5, 6, 8, 8}};
-    for (int i = 0; i < 4; i++) {
+    for (int i = 0; i < 6; i++) {
         const thaw_window *s = &list[i / 2];
         const int64_t *start = starts[i % 2], n = start[8], size = s->kh * s->kw * s->cin * s->cout;
         float *x = normal(n * s->h * s->w * s->cin, 1.0, true), *dy = normal(n * s->oh * s->ow * s->cout, 1.0, false);
@@ -334,7 +335,7 @@ static void test_slices(void **state) {
                 if (from[slices] == from[0])
                     continue;
                 thaw_threads_set(threads);
-                void *scratch = scratch_of(fast->conv_scratch(s, n));
+                void *scratch = scratch_of(fast->conv_scratch(s, n, slices));
                 tree_of(s, slices, from, x, dy, want, scratch);
                 assert_true(fast->conv_sums_slices(s, from[slices] - from[0], slices));
                 fast->conv_backward_slices(s, slices, from, x + from[0] * s->h * s->w * s->cin,
@@ -346,6 +347,8 @@ static void test_slices(void **state) {
         thaw_free(x), thaw_free(dy), thaw_free(want), thaw_free(got);
     }
     thaw_threads_set(2);
+    assert_true(fast->conv_sums_slices(&list[2], 15, 8)); /* 25 tiles an image; 384 are the most */
+    assert_false(fast->conv_sums_slices(&list[2], 16, 8));
     const thaw_window shallow = window_of(20, 20, 32, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
     assert_false(fast->conv_sums_slices(&shallow, 8, 2));
     assert_false(thaw_kernels_reference()->conv_sums_slices(&list[0], 8, 2));
