@@ -19,6 +19,14 @@ void THAW_NAMED(thaw_relu_gradient)(int64_t count, const float *y, const float *
     }
 }
 
+void THAW_NAMED(thaw_add)(int64_t count, const float *a, const float *b, float *y) {
+    int64_t i = 0;
+    for (; i + THAW_LANES <= count; i += THAW_LANES)
+        vec_store(y + i, vec_add(vec_load(a + i), vec_load(b + i)));
+    for (; i < count; i++)
+        y[i] = a[i] + b[i];
+}
+
 void THAW_NAMED(thaw_window_average)(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row, int64_t column,
                                      float *y) {
     const float cells = (float)(rows * columns);

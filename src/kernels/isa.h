@@ -81,6 +81,8 @@ typedef struct thaw_isa {
                           const float *dy, float *dx, bool accumulate, double *sums);
     /* dx (accumulate: +=) = dy where y > 0, else 0; in place allowed. */
     void (*relu_gradient)(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);
+    /* y = a + b; in place allowed. */
+    void (*add)(int64_t count, const float *a, const float *b, float *y);
     /* What this thread has streamed is there before anything that it does next. */
     void (*fence)(void);
 } thaw_isa;
@@ -114,6 +116,7 @@ typedef struct thaw_isa {
     void thaw_norm_gradient_##isa(int64_t rows, int64_t c, const float *x, const float *y, const float *mean,          \
                                   const float *scale, const float *dy, float *dx, bool accumulate, double *sums);      \
     void thaw_relu_gradient_##isa(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);         \
+    void thaw_add_##isa(int64_t count, const float *a, const float *b, float *y);                                      \
     void thaw_fence_##isa(void)
 
 /* The best that the processor has, or the one that THAW_ISA names at the first call (avx512, avx2, portable). */

@@ -1,6 +1,7 @@
 /* Scale and shift, zero padding, sums, copies of rows: fast. */
 #include <string.h>
 
+#include "kernels/isa.h"
 #include "kernels/kernels_fast.h"
 
 static void scale_shift(int64_t rows, int64_t c, const float *x, const float *scale, const float *shift,
@@ -48,9 +49,10 @@ static void zero_pad_backward(int64_t n, int64_t h, int64_t w, int64_t c, const 
 }
 
 static void add_forward(int64_t count, const float *a, const float *b, float *y) {
+    const thaw_isa *isa = thaw_isa_get();
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static) if (count > THAW_PIECE)
-    for (int64_t i = 0; i < count; i++)
-        y[i] = a[i] + b[i];
+    for (int64_t at = 0; at < count; at += THAW_PIECE)
+        isa->add(thaw_least(THAW_PIECE, count - at), a + at, b + at, y + at);
 }
 
 static void copy_rows(int64_t rows, int64_t c, const float *from, int64_t from_stride, float *to, int64_t to_stride,

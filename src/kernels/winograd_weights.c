@@ -145,8 +145,7 @@ static void make_filters(const thaw_isa *isa, const thaw_window *s, const thaw_t
         isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, sum_stride(width), floats, filters, floats, thaw_first_of(t));
         for (int level = 0; level < ended; level++) {
             const float *left = waiting + level * RANGE * taps * width;
-            for (int64_t i = 0; i < taps * floats; i++)
-                filters[i] += left[i];
+            isa->add(taps * floats, filters, left, filters);
         }
         if (!last) {
             memcpy(waiting + ended * RANGE * taps * width, filters, (size_t)(taps * floats) * sizeof *filters);
@@ -203,15 +202,11 @@ static void by_groups(const thaw_window *s, const layout *l, const float *x, con
             float *sum = sums + part * l->sum;
             const int64_t width = thaw_panel_width(s->cout, part % l->panels);
             const int64_t filled = thaw_least(RANGE, s->cin - part / l->panels * RANGE) * width;
-            for (int64_t group = 1; group < l->groups; group++)
-                for (int64_t point = 0; point < l->t.points; point++) {
-                    if (!thaw_tiling_has(&l->t, point))
-                        continue;
-                    float *to = sum + point * sum_stride(width);
-                    const float *from = to + group * parts * l->sum;
-                    for (int64_t i = 0; i < filled; i++)
-                        to[i] += from[i];
-                }
+            for (int64_t point = 0; point < l->t.points; point++) {
+                float *to = sum + point * sum_stride(width);
+                for (int64_t group = 1; group < l->groups && thaw_tiling_has(&l->t, point); group++)
+                    isa->add(filled, to, to + group * parts * l->sum, to);
+            }
             make_filters(isa, s, &l->t, part / l->panels, part % l->panels, sum, WHOLE, dkernel);
         }
     }
