@@ -46,9 +46,10 @@ thaw_status thaw_weights_find(char **path, const char *name, bool include_top);
  * the stage before, NULL in the first. Errors: THAW_USAGE. */
 thaw_status thaw_stage_flags(bool *trainable, bool *batch_statistics, const thaw_model *model,
                              const struct thaw_job *job, int stage, const bool *previous);
-/* The plan of a stage when the global batch is divided over `ranks`. */
+/* The plan of a stage when the global batch is divided over `ranks`. together: steps of few images may have their prefix
+ * together, which takes memory. */
 thaw_status thaw_stage_plan(thaw_plan **out, const thaw_model *model, const struct thaw_job *job, int stage,
-                            const bool *trainable, const bool *batch_statistics, int ranks);
+                            const bool *trainable, const bool *batch_statistics, int ranks, bool together);
 /* The preprocessing that a job or command means: `given` (a mode, "auto" or NULL), the file's note, or the architecture's.
  * Arrays are taken as they are unless it is given. Errors: THAW_USAGE listing the choices for a foreign file. */
 thaw_status thaw_preprocess_choose(thaw_preprocess *out, const char *given, const thaw_model *model, bool arrays);

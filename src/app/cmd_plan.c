@@ -80,7 +80,8 @@ static thaw_status plan_unfrozen(stage_cost *at, const cost *c, int stage, bool 
         return thaw_fail(THAW_RESOURCE, "not enough memory for the flags of %d layers", c->model->n_layers);
     for (int i = 0; i < c->model->n_layers; i++)
         all[i] = true;
-    thaw_status status = thaw_stage_plan(&at->full, c->model, c->job, stage, all, batch_statistics, (int)c->ranks[0]);
+    thaw_status status = thaw_stage_plan(&at->full, c->model, c->job, stage, all, batch_statistics, (int)c->ranks[0],
+                                         true);
     thaw_free(all);
     return status;
 }
@@ -118,7 +119,7 @@ static thaw_status plan_stage(stage_cost *at, const cost *c, int stage, bool *fl
     THAW_TRY(thaw_stage_flags(flags, batch_statistics, c->model, c->job, stage, previous));
     for (int i = c->n_ranks - 1; i >= 0; i--) { /* the first count comes last: its plan is kept */
         thaw_plan *plan = NULL;
-        THAW_TRY(thaw_stage_plan(&plan, c->model, c->job, stage, flags, batch_statistics, (int)c->ranks[i]));
+        THAW_TRY(thaw_stage_plan(&plan, c->model, c->job, stage, flags, batch_statistics, (int)c->ranks[i], true));
         at->by_ranks[i] = (rank_cost){plan->max_batch, memory_of(c, plan, stage, c->ranks[i]), -1.0, -1.0, -1.0};
         if (i == 0)
             at->plan = plan;

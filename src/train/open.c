@@ -183,12 +183,29 @@ static thaw_status set_notes(thaw_run *run) {
     return set_class_names(run);
 }
 
+/* The plan of a stage, which must fit this host. Steps have their prefix together where there is room for that, too. */
+static thaw_status plan_stage(thaw_plan **plan, thaw_run *run, int stage, int sharers, double left) {
+    const int ranks = thaw_comm_size(run->comm);
+    THAW_TRY(thaw_stage_plan(plan, run->model, run->job, stage, run->trainable, run->batch_statistics, ranks, !run->apart));
+    const size_t total = thaw_stage_memory_of(*plan, run->job, stage, ranks, sharers, &run->samples, run->program).total;
+    if ((*plan)->together > 1 && (double)(total - run->program) > left) {
+        run->apart = true;
+        thaw_plan_free(*plan);
+        return plan_stage(plan, run, stage, sharers, left);
+    }
+    char *what = thaw_format("stage %s", run->job->stages[stage].name);
+    thaw_status status = thaw_memory_fits(total, run->comm, what ? what : "a stage");
+    thaw_free(what);
+    return status;
+}
+
 /* Flags, names and memory of every stage are checked before the first begins. */
 static thaw_status check_stages(thaw_run *run) {
     const thaw_job *job = run->job;
     size_t layers = (size_t)run->model->n_layers;
     int sharers;
     THAW_TRY(thaw_stage_sharers(&sharers, run->comm));
+    const double left = (double)thaw_memory_left_of("", thaw_comm_local_size(run->comm)).bytes / thaw_comm_local_size(run->comm);
     bool *before = thaw_calloc(layers, sizeof *before), *touched = thaw_calloc(layers, sizeof *touched);
     thaw_status status = before && touched ? THAW_OK : thaw_fail(THAW_RESOURCE, "no memory for flags");
     for (size_t i = 0; i < layers && status == THAW_OK; i++)
@@ -198,13 +215,7 @@ static thaw_status check_stages(thaw_run *run) {
         thaw_plan *plan = NULL;
         status = thaw_stage_flags(run->trainable, run->batch_statistics, run->model, job, s, s ? before : NULL);
         if (status == THAW_OK)
-            status = thaw_stage_plan(&plan, run->model, job, s, run->trainable, run->batch_statistics,
-                                     thaw_comm_size(run->comm));
-        char *what = thaw_format("stage %s", job->stages[s].name);
-        if (status == THAW_OK)
-            status = thaw_memory_fits(thaw_stage_memory_of(plan, job, s, thaw_comm_size(run->comm), sharers, &run->samples,
-                                                           run->program).total, run->comm, what ? what : "a stage");
-        thaw_free(what);
+            status = plan_stage(&plan, run, s, sharers, left);
         thaw_plan_free(plan);
         if (status == THAW_OK && is_root(run))
             thaw_guard_stage(run->model, job, s, run->trainable, s ? before : NULL, touched);
@@ -215,7 +226,11 @@ static thaw_status check_stages(thaw_run *run) {
     }
     thaw_free(before);
     thaw_free(touched);
-    return thaw_comm_agree(run->comm, status);
+    THAW_TRY(thaw_comm_agree(run->comm, status));
+    double apart = run->apart;
+    THAW_TRY(thaw_comm_max(run->comm, &apart, 1));
+    run->apart = apart > 0.0;
+    return THAW_OK;
 }
 
 /* People read this name: jobs often say ../../runs/first. */

@@ -72,6 +72,7 @@ typedef struct thaw_run {
     char *folder;        /* output */
     char *hosts;         /* of all ranks, P texts one behind the other; on rank 0 */
     size_t program;               /* bytes of this process before the run took any */
+    bool apart;                   /* too little memory is left for steps that have their prefix together */
     uint64_t program_common;      /* of these, memory in common: MPI's own */
     thaw_samples_size samples;    /* on rank 0, once the data is open */
 

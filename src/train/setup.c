@@ -188,7 +188,7 @@ thaw_status thaw_stage_flags(bool *trainable, bool *batch_statistics, const thaw
 }
 
 thaw_status thaw_stage_plan(thaw_plan **out, const thaw_model *model, const thaw_job *job, int stage,
-                            const bool *trainable, const bool *batch_statistics, int ranks) {
+                            const bool *trainable, const bool *batch_statistics, int ranks, bool together) {
     int64_t part = thaw_part_images(job), validation = thaw_validation_images(job);
     int64_t largest = validation > part ? validation : part;
     int slices = thaw_job_slices(job);
@@ -197,7 +197,7 @@ thaw_status thaw_stage_plan(thaw_plan **out, const thaw_model *model, const thaw
         .trainable = trainable,
         .batch_statistics = batch_statistics,
         .max_batch = thaw_slices_most(slices, largest, ranks),
-        .step_images = thaw_slices_most(slices, part, ranks),
+        .step_images = together ? thaw_slices_most(slices, part, ranks) : 0,
         .slices = slices,
         /* the sum of earlier parts is one float more */
         .optimizer_slots = thaw_optimizer_slots(&job->stages[stage].optimizer) + (job->accumulate > 1),

@@ -196,7 +196,7 @@ static thaw_status set_up(thaw_run *run) {
     THAW_TRY(thaw_stage_flags(run->trainable, run->batch_statistics, run->model, run->job, (int)run->at.stage,
                               run->has_previous ? run->previous : NULL));
     THAW_TRY(thaw_stage_plan(&run->plan, run->model, run->job, (int)run->at.stage, run->trainable, run->batch_statistics,
-                             thaw_comm_size(run->comm)));
+                             thaw_comm_size(run->comm), !run->apart));
     THAW_TRY(thaw_cut_create(&run->cut, run->job, thaw_comm_rank(run->comm), thaw_comm_size(run->comm), THAW_CONTROL_WORDS));
     THAW_TRY(make_segments(run));
     THAW_TRY(make_order(run));
