@@ -141,14 +141,14 @@ static void make_filters(const thaw_isa *isa, const thaw_window *s, const thaw_t
     const int64_t channels = thaw_least(RANGE, s->cin - c0);
     for (int64_t c = 0; c < channels; c += ROWS) {
         const int64_t rows = thaw_least(ROWS, channels - c), floats = rows * width;
-        float filters[TAPS * ROWS * THAW_PANEL], *waiting = at.waiting + c * taps * width;
+        float filters[TAPS * ROWS * THAW_PANEL];
         isa->winograd_taps((int)s->kh, (int)s->kw, sum + c * width, sum_stride(width), floats, filters, floats, thaw_first_of(t));
         for (int level = 0; level < ended; level++) {
-            const float *left = waiting + level * RANGE * taps * width;
+            const float *left = at.waiting + (level * RANGE + c) * taps * width;
             isa->add(taps * floats, filters, left, filters);
         }
         if (!last) {
-            memcpy(waiting + ended * RANGE * taps * width, filters, (size_t)(taps * floats) * sizeof *filters);
+            memcpy(at.waiting + (ended * RANGE + c) * taps * width, filters, (size_t)(taps * floats) * sizeof *filters);
             continue;
         }
         for (int64_t row = 0; row < rows * taps; row++) { /* rows far apart: the processor does not see them coming */
