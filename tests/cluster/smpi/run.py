@@ -2,6 +2,7 @@
 """Predicts thaw's scaling to hundreds of hosts: its exchange on SimGrid's SMPI, with measured seconds in place of kernels.
 
     run.py [--hosts 4,16,64,256,512] [--network 100g,10g] [--plans ...] [--forms ...] [--scaling weak,strong] [--speed 16]
+           [--sharing 4]
 
 Prints Markdown and writes scaling.csv, scaling.md and scaling.svg in --out (default: results beside this file). Rows that
 scaling.csv has already of the same operations.csv are not simulated again, so that a run goes on where one was stopped; rows
@@ -33,17 +34,18 @@ SOURCES = ["tests/cluster/smpi/simulate.c", "tests/cluster/smpi/counting.c", "mp
 # Computing takes no simulated time but what is injected; a test takes none, polls are injected (POLL). Bandwidth and latency
 # are the platform's but for 6 % of headers, instead of SimGrid's calibration of a cluster of its own. Links are full duplex and
 # acknowledgements within those 6 %: without "crosstraffic" flows of one direction do not hang together with those of the other,
-# which is 40 times faster at 16 hosts. At most 4 flows share a link at once, further ones queue: several times faster at 64
-# hosts. Neither changed the seconds of a step there by more than 0.00001. No message is detached, for these make a list that is
+# which is 40 times faster at 16 hosts. At most SHARING flows share a link at once, further ones queue: several times faster at
+# 64 hosts. Neither changed the seconds of a step there by more than 0.00001. No message is detached, for these make a list that is
 # searched for each of them; "smpi/or" would be for them alone, so OVERHEAD stands for both ends of a message.
 SETTINGS = {"smpi/simulate-computation": "no", "smpi/host-speed": "1Gf", "smpi/test": "0", "smpi/grow-injected-times": "no",
             "smpi/coll-selector": "ompi", "smpi/shared-malloc": "global", "smpi/shared-malloc-blocksize": "16777216",
             "smpi/or": "0:0:0", "smpi/send-is-detached-thresh": "0",
-            "smpi/bw-factor": "0:0.94", "smpi/lat-factor": "0:1", "network/crosstraffic": "0", "maxmin/concurrency-limit": "4"}
+            "smpi/bw-factor": "0:0.94", "smpi/lat-factor": "0:1", "network/crosstraffic": "0"}
+SHARING = 4
 OVERHEAD = {"100g": "2e-6", "10g": "6e-6"}  # seconds of a rank for sending a message and receiving another
 JITTER, SEED, POLL, EVERY = 0.02, 1, 2e-6, 5e-4
 COLUMNS = ("scaling", "plan", "network", "hosts", "images", "speed", "form", "seconds", "images_per_second", "efficiency", "hidden",
-           "wait_ms", "adding_ms", "polls", "messages", "bytes", "staging_bytes", "requests", "table")
+           "wait_ms", "adding_ms", "polls", "messages", "bytes", "staging_bytes", "requests", "sharing", "table")
 
 
 def table():
@@ -69,7 +71,7 @@ def build(folder):
     return program
 
 
-def smpirun(program, hosts, network, arguments, timeout=3600):
+def smpirun(program, hosts, network, arguments, sharing=SHARING, timeout=7200):
     """One simulation; returns the object that rank 0 prints."""
     folder = os.path.dirname(program)
     platform, names = os.path.join(folder, "%s-%d.xml" % (network, hosts)), os.path.join(folder, "hosts-%d" % hosts)
@@ -77,7 +79,7 @@ def smpirun(program, hosts, network, arguments, timeout=3600):
         f.write(fat_tree.platform(network, hosts))
     with open(names, "w") as f:
         f.writelines("node-%d\n" % i for i in range(hosts))
-    settings = dict(SETTINGS, **{"smpi/ois": "0:0:0;1:%s:0" % OVERHEAD[network]})
+    settings = dict(SETTINGS, **{"smpi/ois": "0:0:0;1:%s:0" % OVERHEAD[network], "maxmin/concurrency-limit": str(sharing)})
     command = ["smpirun", "-np", str(hosts), "-platform", platform, "-hostfile", names, "--log=root.thres:error",
                "--cfg=smpi/tmpdir:" + folder]
     command += ["--cfg=%s:%s" % setting for setting in settings.items()] + [program] + [str(a) for a in arguments]
@@ -100,16 +102,17 @@ def alone(plan, images, speed):
     return (sum(v for phase, v in seconds.items() if phase != "update") * images / batch + seconds["update"]) / speed
 
 
-def simulate(program, plan, form, hosts, network, images, speed, steps=0, scaling="weak", jitter=JITTER):
+def simulate(program, plan, form, hosts, network, images, speed, steps=0, scaling="weak", jitter=JITTER, sharing=SHARING):
     """A row of the tables. Sums of gradients: 5 GB/s on the measured machine, four times that on hosts of four times its speed
     and more (memory bandwidth does not grow with cores for ever)."""
     steps = steps or (4 if hosts <= 64 else 2)
-    got = smpirun(program, hosts, network, [TABLE, plan, form, steps, images, speed, jitter, SEED, POLL, EVERY, 5e9 * min(speed, 4)])
+    got = smpirun(program, hosts, network, [TABLE, plan, form, steps, images, speed, jitter, SEED, POLL, EVERY, 5e9 * min(speed, 4)],
+                  sharing)
     efficiency = alone(plan, images if scaling == "weak" else images * hosts, speed) / got["seconds"]
     row = (scaling, plan, network, hosts, images, "%g" % speed, form, "%.6f" % got["seconds"],
            "%.1f" % (images * hosts / got["seconds"]), "%.4f" % (efficiency if scaling == "weak" else efficiency / hosts),
            "%.4f" % got["hidden"], "%.3f" % (1e3 * got["waited"]), "%.3f" % (1e3 * got["adding"]), "%.1f" % got["polls"],
-           "%d" % got["messages"], "%d" % got["bytes"], "%d" % got["memory"], "%d" % got["requests"], table())
+           "%d" % got["messages"], "%d" % got["bytes"], "%d" % got["memory"], "%d" % got["requests"], "%d" % sharing, table())
     return dict(zip(COLUMNS, (str(v) for v in row)))
 
 
@@ -162,14 +165,15 @@ def markdown(rows):
              "Efficiency in % of hosts times one host without jitter or exchange; hidden: share of bytes whose sums were complete",
              "when finish was entered; wait: in finish and for the control word, mean over ranks, and with it most of the jitter;",
              "sums: adding what came; messages and MB: sent by a rank in a step (most); requests: sends and receives open at once",
-             "(most); staging: memory of the exchange beside the gradients. Efficiencies behind: with polls only behind operations,",
+             "(most); staging: memory of the exchange beside the gradients; sharing: messages that share a link at once, the others",
+             "queue (1, which is faster to simulate, makes steps longer: README). Efficiencies behind: with polls only behind operations,",
              "without running the next prefix ahead, a blocking ring all-reduce of the trained weights after backward, and one of",
              "all weights, which is what data parallel training of the whole network sends. Empty: not simulated.", "",
              "![efficiency](scaling.svg)"]
     for (scaling, speed, network), group in grouped(rows).items():
         lines += ["", "## %s scaling, %s, hosts of %s times the measured machine's speed" % (scaling.capitalize(), network, speed), "",
                   "| plan | hosts | images a host | s a step | img/s | efficiency | hidden % | wait ms | sums ms | polls | messages | MB "
-                  "| requests | staging MB | polls behind | no run-ahead | ring | ring, all weights |", "|" + "---|" * 18]
+                  "| requests | staging MB | sharing | polls behind | no run-ahead | ring | ring, all weights |", "|" + "---|" * 19]
         for (plan, hosts), forms in group.items():
             row = forms.get("overlap")
             if not row:
@@ -179,7 +183,7 @@ def markdown(rows):
             cells = [plan, hosts, row["images"], "%.4f" % float(row["seconds"]), row["images_per_second"], percent(row["efficiency"]),
                      percent(row["hidden"]), "%.2f" % float(row["wait_ms"]), "%.2f" % float(row["adding_ms"]),
                      "%.0f" % float(row["polls"]), row["messages"], "%.1f" % (float(row["bytes"]) / 1e6), row["requests"],
-                     "%.1f" % (float(row["staging_bytes"]) / 1e6)] + others
+                     "%.1f" % (float(row["staging_bytes"]) / 1e6), row["sharing"]] + others
             lines.append("| " + " | ".join(str(c) for c in cells) + " |")
     return "\n".join(lines) + "\n"
 
@@ -263,6 +267,8 @@ def main():
     parser.add_argument("--speed", type=float, default=16, help="of a host; the measured machine is 1")
     parser.add_argument("--images", type=int, default=32, help="of a host, weak scaling")
     parser.add_argument("--batch", type=int, default=1024, help="of all hosts, strong scaling")
+    parser.add_argument("--sharing", type=int, default=SHARING,
+                        help="messages that share a link at once (default %d): with 1 most is twice as fast or more" % SHARING)
     parser.add_argument("--out", default=os.path.join(HERE, "results"))
     parser.add_argument("--fresh", action="store_true")
     options = parser.parse_args()
@@ -283,7 +289,8 @@ def main():
                             if wanted in rows or (form == "ring-all" and plan.endswith("everything")):  # that is ring
                                 continue
                             began = spent()
-                            rows[wanted] = simulate(program, plan, form, hosts, network, images, options.speed, scaling=scaling)
+                            rows[wanted] = simulate(program, plan, form, hosts, network, images, options.speed, scaling=scaling,
+                                                    sharing=options.sharing)
                             row = rows[wanted]
                             print("%s: %s s a step, efficiency %s (%.0f s of CPU)" % (
                                 " ".join(wanted), row["seconds"], row["efficiency"], spent() - began), file=sys.stderr, flush=True)
