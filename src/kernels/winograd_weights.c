@@ -24,7 +24,6 @@
 enum {
     OWN_BLOCK = THAW_DEPTH,        /* tiles of a block of one thread */
     SHARED_BLOCK = 2 * THAW_DEPTH, /* of all */
-    SLICED_BLOCK = 3 * THAW_DEPTH, /* of slices, all of which are in one */
     RANGE = 128,            /* input channels */
     LINE = 16,              /* floats added to rows of V: a product reads a few of each row, which must not share sets */
     TILES = 4, MANY_TILES = 32, /* transformed in one piece of work: many where there is work for all */
@@ -42,7 +41,8 @@ typedef struct layout {
     int64_t ranges, panels, point_groups, points;
     int64_t v, m, sum; /* floats of V of a range, M of a panel, dU of a part */
     int64_t kept;      /* dU that there is room for: of all parts (and groups), or of one a thread */
-    bool fused;        /* a part has all points: its filters can be made when its last sum is */
+    bool fused;        /* a part has all points: its filters can be made when its last sum is, */
+    bool sliced;       /* and those of slices be added, where all tiles are one block */
 } layout;
 
 /* Floats of dU of a part and a point. */
@@ -56,12 +56,13 @@ static layout layout_of(const thaw_window *s, int64_t n, int slices) {
     l.groups = thaw_least(GROUP_FLOATS / (parts * l.sum), MANY_GROUPS);
     if (l.groups < FEW_GROUPS)
         l.groups = 0;
-    l.fused = parts >= MANY_PARTS;
-    const int64_t block = l.groups ? OWN_BLOCK : slices > 1 && l.fused && l.tiles <= SLICED_BLOCK ? SLICED_BLOCK : SHARED_BLOCK;
+    const int64_t block = l.groups ? OWN_BLOCK : SHARED_BLOCK;
     l.blocks = thaw_ceil_div(l.tiles, block);
     l.block = thaw_least(l.tiles, block);
     if (l.groups) /* several blocks each, or sums would be most of the work; but work for some threads */
         l.groups = thaw_least(thaw_least(l.groups, thaw_most(l.blocks / 4, FEW_GROUPS)), l.blocks);
+    l.fused = parts >= MANY_PARTS;
+    l.sliced = !l.groups && l.fused && slices > 1;
     l.point_groups = l.fused ? 1 : l.t.points == THAW_POINTS ? 9 : l.t.points;
     l.points = l.t.points / l.point_groups;
     l.v = l.t.points * (l.block * (thaw_least(thaw_sixteens(s->cin), RANGE) + LINE) + slices * LINE);
@@ -70,26 +71,18 @@ static layout layout_of(const thaw_window *s, int64_t n, int slices) {
     return l;
 }
 
-static bool takes_slices(const layout *l) { return !l->groups && l->fused && l->blocks == 1; }
-
 /* Of a thread: a tile of x or dy with zeros around it; filters of a part that wait. */
 static int64_t room_floats(const layout *l) {
-    return takes_slices(l) ? thaw_most(THAW_POINTS * RANGE, THAW_TREE_LEVELS * RANGE * TAPS * THAW_PANEL) : THAW_POINTS * RANGE;
+    return l->sliced ? thaw_most(THAW_POINTS * RANGE, THAW_TREE_LEVELS * RANGE * TAPS * THAW_PANEL) : THAW_POINTS * RANGE;
 }
 
 /* V and M of a block. */
 static int64_t block_floats(const layout *l) { return l->ranges * l->v + l->panels * l->m; }
 
-static size_t floats_of(const layout *l) {
-    const int64_t blocks = l->groups ? thaw_threads() : 1;
-    return (size_t)(blocks * block_floats(l) + l->kept * l->sum + thaw_threads() * room_floats(l));
-}
-
 size_t thaw_winograd_weights_scratch(const thaw_window *s, int64_t n, int slices) {
-    const layout whole = layout_of(s, n, 1);
-    const int64_t together = SLICED_BLOCK / thaw_most(whole.t.rows * whole.t.columns, 1); /* images of the largest block */
-    const layout sliced = layout_of(s, thaw_least(n, together), slices);
-    return (size_t)thaw_most((int64_t)floats_of(&whole), (int64_t)floats_of(&sliced)) * sizeof(float);
+    const layout l = layout_of(s, n, slices);
+    const int64_t blocks = l.groups ? thaw_threads() : 1;
+    return (size_t)(blocks * block_floats(&l) + l.kept * l.sum + thaw_threads() * room_floats(&l)) * sizeof(float);
 }
 
 static int64_t range_width(const thaw_window *s, int64_t range) {
@@ -274,7 +267,7 @@ static void by_parts(const thaw_window *s, const layout *l, int slices, const in
 
 bool thaw_winograd_sums_slices(const thaw_window *s, int64_t n, int slices) {
     const layout l = layout_of(s, n, slices);
-    return slices == 1 || (takes_slices(&l) && slices <= 1 << THAW_TREE_LEVELS);
+    return slices == 1 || (l.sliced && l.blocks == 1 && slices <= 1 << THAW_TREE_LEVELS);
 }
 
 void thaw_winograd_weights(const thaw_window *s, int slices, const int64_t *start, const float *x, const float *dy,

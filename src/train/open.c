@@ -183,12 +183,13 @@ static thaw_status set_notes(thaw_run *run) {
     return set_class_names(run);
 }
 
-/* The plan of a stage, which must fit this host. Steps have their prefix together where there is room for that, too. */
+/* The plan of a stage, which must fit this host. Steps have their prefix together where there is room for that, too, beside the
+ * weights, which are there already. */
 static thaw_status plan_stage(thaw_plan **plan, thaw_run *run, int stage, int sharers, double left) {
     const int ranks = thaw_comm_size(run->comm);
     THAW_TRY(thaw_stage_plan(plan, run->model, run->job, stage, run->trainable, run->batch_statistics, ranks, !run->apart));
     const size_t total = thaw_stage_memory_of(*plan, run->job, stage, ranks, sharers, &run->samples, run->program).total;
-    if ((*plan)->together > 1 && (double)(total - run->program) > left) {
+    if ((*plan)->together > 1 && (double)total - (double)run->program - (double)(*plan)->memory.weights > left) {
         run->apart = true;
         thaw_plan_free(*plan);
         return plan_stage(plan, run, stage, sharers, left);
@@ -230,6 +231,8 @@ static thaw_status check_stages(thaw_run *run) {
     double apart = run->apart;
     THAW_TRY(thaw_comm_max(run->comm, &apart, 1));
     run->apart = apart > 0.0;
+    if (run->apart && is_root(run))
+        thaw_info("what is frozen in front takes the images of each step alone: too little memory is left for more");
     return THAW_OK;
 }
 

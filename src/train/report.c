@@ -33,8 +33,6 @@ void thaw_report_plan(const thaw_run *run) {
     if (together > 1)
         thaw_info("  what is frozen in front takes the images of %d %s at once", together,
                   run->job->accumulate > 1 ? "parts of steps" : "steps");
-    if (run->apart)
-        thaw_info("  what is frozen in front takes the images of each step alone: too little memory is left for more");
     const int ranks = thaw_comm_size(run->comm), sharers = thaw_exchange_sharers(run->exchange);
     if (ranks > 1)
         thaw_info("  gradients are summed %s%s",

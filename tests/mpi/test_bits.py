@@ -83,11 +83,11 @@ class Bits(harness.Case):
                                   "reproducible": reproducible},
                      "stages": [stage], "output": self.path("run")}, **more)
 
-    def result(self, job, ranks, threads=1, *more, status=0, folder=None, env={}):
+    def result(self, job, ranks, threads=1, *more, status=0, folder=None, prefix=None):
         """Digest of the trained model and of the history's numbers."""
         folder = folder or self.path("run-%d" % len(os.listdir(self.dir)))
         run = harness.run("train", harness.write_job(self.path("job.yaml"), job), "--set", "output=" + folder, *more,
-                          ranks=ranks, env=dict(env, OMP_NUM_THREADS=threads))
+                          ranks=ranks, prefix=prefix, env={"OMP_NUM_THREADS": threads})
         self.assertEqual(run.status, status, str(run))
         self.folder, self.err = folder, run.err
         if status:
@@ -125,12 +125,12 @@ class Bits(harness.Case):
         job["training"].update(slices=32)
         self.same(job, ((0, 1), (3, 1), (4, 1)))
 
-    def together(self, expected, world, mode, env={}, **training):
+    def together(self, expected, world, mode, prefix=None, **training):
         """Digest of a run whose steps have few images; which says how many have their frozen front together."""
         job = self.job("residual", "before:b2_c1", ADAM, batch_norm_statistics="moving", cache={"mode": mode})
         job["training"].update(batch_size=4, **training)
         job["data"].update(augment={"horizontal_flip": True})
-        digest = self.result(job, *world, env=env)
+        digest = self.result(job, *world, prefix=prefix)
         self.assertEqual(re.findall("takes the images of (.*) at once", self.err), expected, self.err)
         return digest
 
@@ -139,7 +139,8 @@ class Bits(harness.Case):
         digests = {self.together([], (0, 2), "memory", slices=4)}
         for steps, world in ("4 steps", (0, 1)), ("2 steps", (2, 1)), ("2 steps", (4, 1)):
             digests.add(self.together([steps], world, "off", slices=4))
-        digests.add(self.together([], (2, 1), "off", {"SLURM_MEM_PER_NODE": "1"}, slices=4)) # in MB: no room for it
+        short = harness.on_rank(1, 2, "export SLURM_MEM_PER_NODE=1")  # in MB: no room there
+        digests.add(self.together([], (2, 1), "off", short, slices=4))
         self.assertIn("takes the images of each step alone: too little memory", self.err)
         self.assertEqual(len(digests), 1, digests)
         for parts, world in ("8 parts of steps", (0, 1)), ("5 parts of steps", (3, 1)):

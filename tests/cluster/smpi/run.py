@@ -5,8 +5,8 @@
            [--sharing 4]
 
 Prints Markdown and writes scaling.csv, scaling.md and scaling.svg in --out (default: results beside this file). Rows that
-scaling.csv has already of the same operations.csv are not simulated again, so that a run goes on where one was stopped; rows
-of another operations.csv are dropped. After changes of the code: --fresh. Needs smpicc and smpirun (Debian: libsimgrid-dev),
+scaling.csv has already of the same operations.csv (with any --sharing) are not simulated again, so that a run goes on where one
+was stopped; rows of another operations.csv are dropped. After changes of the code: --fresh. Needs smpicc and smpirun (Debian: libsimgrid-dev),
 gcc and libxxhash.
 """
 import argparse

@@ -284,18 +284,24 @@ static void test_scratch(void **state) {
     for (int mode = 0; mode < 3; mode++) {
         thaw_conv_mode_set((thaw_conv_mode)mode);
         for (int i = 0; i < count; i++)
-            for (int threads = 1, slices = 1; threads <= 80; threads = 2 * threads + 1, slices = 9 - slices) {
-                size_t before = 0;
-                thaw_threads_set(threads);
-                for (int64_t n = 0; n <= 40; n = 2 * n + 1) {
-                    size_t now = fast->conv_scratch(&list[i].s, n, slices);
-                    assert_true(now >= before);
-                    before = now;
+            for (int threads = 1; threads <= 80; threads = 2 * threads + 1)
+                for (int slices = 1; slices <= 8; slices += 7) {
+                    size_t before = 0;
+                    thaw_threads_set(threads);
+                    for (int64_t n = 0; n <= 40; n = 2 * n + 1) {
+                        size_t now = fast->conv_scratch(&list[i].s, n, slices);
+                        assert_true(now >= before);
+                        before = now;
+                    }
+                    thaw_threads_set(2 * threads);
+                    assert_true(fast->conv_scratch(&list[i].s, 31, slices) >= before);
                 }
-                thaw_threads_set(2 * threads);
-                assert_true(fast->conv_scratch(&list[i].s, 31, slices) >= before);
-            }
     }
+    const thaw_window deep = window_of(8, 8, 320, 352, 1, 3, 1, 1, 1, 1, 0, 0, 1, 1); /* alone, without what others want */
+    thaw_threads_set(8);
+    for (int slices = 1; slices <= 8; slices += 7)
+        for (int64_t n = 1; n <= 40; n++)
+            assert_true(thaw_winograd_weights_scratch(&deep, n, slices) >= thaw_winograd_weights_scratch(&deep, n - 1, slices));
     thaw_threads_set(2);
 }
 
@@ -322,7 +328,7 @@ static void test_slices(void **state) {
     const thaw_kernels *fast = thaw_kernels_fast();
     const thaw_window list[] = {window_of(9, 10, 150, 1000, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1),
                                 window_of(3, 9, 130, 560, 1, 7, 1, 1, 1, 1, 0, 0, 3, 3),
-                                window_of(17, 18, 130, 560, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1)}; /* more tiles than other blocks */
+                                window_of(13, 17, 130, 560, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1)};
     const int64_t starts[][9] = {{0, 1, 2, 3, 4, 6, 7, 9, 11}, {0, 2, 2, 3, 5, 5, 6, 8, 8}};
     for (int i = 0; i < 6; i++) {
         const thaw_window *s = &list[i / 2];
@@ -347,8 +353,8 @@ static void test_slices(void **state) {
         thaw_free(x), thaw_free(dy), thaw_free(want), thaw_free(got);
     }
     thaw_threads_set(2);
-    assert_true(fast->conv_sums_slices(&list[2], 15, 8)); /* 25 tiles an image; 384 are the most */
-    assert_false(fast->conv_sums_slices(&list[2], 16, 8));
+    assert_true(fast->conv_sums_slices(&list[2], 12, 8)); /* 20 tiles an image; 256 are the most */
+    assert_false(fast->conv_sums_slices(&list[2], 13, 8));
     const thaw_window shallow = window_of(20, 20, 32, 32, 3, 3, 1, 1, 1, 1, 1, 1, 1, 1);
     assert_false(fast->conv_sums_slices(&shallow, 8, 2));
     assert_false(thaw_kernels_reference()->conv_sums_slices(&list[0], 8, 2));
