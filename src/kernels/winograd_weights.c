@@ -227,23 +227,23 @@ static void by_parts(const thaw_window *s, const layout *l, int slices, const in
     const thaw_isa *isa = thaw_isa_get();
     const int64_t parts = l->ranges * l->panels;
     float *v = scratch, *m = v + l->ranges * l->v, *sums = m + l->panels * l->m, *rooms = sums + l->kept * l->sum;
-    tiles slice[1 << THAW_TREE_LEVELS];
-    for (int i = 0; i < slices && slices > 1; i++)
+    tiles slice[1 << THAW_TREE_LEVELS]; /* with one, the block */
+    for (int i = 0; i < slices; i++)
         slice[i] = slice_of(l, s, start, i, v, m);
     for (int64_t block = 0; block < l->blocks; block++) {
-        const int64_t t0 = block * l->block;
-        const tiles b = {t0, thaw_least(l->block, l->tiles - t0), v, m};
-        int64_t piece = thaw_least(thaw_most(b.count / (4 * thaw_threads()), TILES), MANY_TILES);
+        const int64_t t0 = block * l->block, end = t0 + thaw_least(l->block, l->tiles - t0);
+        const int64_t piece = thaw_least(thaw_most((end - t0) / (4 * thaw_threads()), TILES), MANY_TILES);
+        if (slices == 1)
+            slice[0] = (tiles){t0, end - t0, v, m};
 #pragma omp parallel num_threads(thaw_threads())
         {
             int64_t thread = omp_get_thread_num();
 #pragma omp for schedule(dynamic)
-            for (int64_t from = 0; from < b.count; from += piece)
-                for (int64_t i = from, k = 0; i < thaw_least(from + piece, b.count); i++) {
-                    while (slices > 1 && i >= slice[k].t0 + slice[k].count)
+            for (int64_t from = t0; from < end; from += piece)
+                for (int64_t i = from, k = 0; i < thaw_least(from + piece, end); i++) {
+                    while (i >= slice[k].t0 + slice[k].count)
                         k++;
-                    const tiles *of = slices > 1 ? &slice[k] : &b;
-                    transform(isa, s, l, of, slices > 1 ? i - of->t0 : i, x, dy, rooms + thread * room_floats(l));
+                    transform(isa, s, l, &slice[k], i - slice[k].t0, x, dy, rooms + thread * room_floats(l));
                 }
 #pragma omp for schedule(dynamic)
             for (int64_t item = 0; item < parts * l->point_groups; item++) {
@@ -254,7 +254,7 @@ static void by_parts(const thaw_window *s, const layout *l, int slices, const in
                     part_of_slices(isa, s, l, slice, slices, part, sum, rooms + thread * room_floats(l), dkernel);
                     continue;
                 }
-                multiply_part(isa, s, l, &b, part / l->panels, part % l->panels, from, from + l->points, block == 0, sum);
+                multiply_part(isa, s, l, slice, part / l->panels, part % l->panels, from, from + l->points, block == 0, sum);
                 if (l->fused && block == l->blocks - 1)
                     make_filters(isa, s, &l->t, part / l->panels, part % l->panels, sum, WHOLE, dkernel);
             }
