@@ -114,16 +114,6 @@ static void dense_forward(int64_t n, int64_t in, int64_t units, const float *x, 
         thaw_kernels_fast()->activation_forward(act, n * units, units, y, y);
 }
 
-/* Rows [k0, k0+k) of the transposed kernel, of inputs [i0, i0+n), as a panel (k, width). */
-static void copy_turned(int64_t units, const float *kernel, int64_t k0, int64_t k, int64_t i0, int64_t n, int64_t width,
-                        float *to) {
-    enum { TILE = 16 };
-    for (int64_t j0 = 0; j0 < k; j0 += TILE)
-        for (int64_t i = 0; i < width; i++)
-            for (int64_t j = j0; j < thaw_least(j0 + TILE, k); j++)
-                to[j * width + i] = i < n ? kernel[(i0 + i) * units + k0 + j] : 0.0f;
-}
-
 /* dx rows [r0, r1), columns [i0, i1). */
 static void gradient_block(int64_t in, int64_t units, const float *dy, const float *kernel, int64_t r0, int64_t r1, int64_t i0,
                            int64_t i1, bool accumulate, float *dx, float *scratch) {
@@ -141,7 +131,9 @@ static void gradient_block(int64_t in, int64_t units, const float *dy, const flo
             int64_t n = thaw_least(THAW_PANEL, i1 - i), width = thaw_sixteens(n);
             float *to = dx + r0 * in + i;
             bool add = accumulate || k0 > 0, whole = n == width;
-            copy_turned(units, kernel, k0, k, i, n, width, turned);
+            if (n < width)
+                memset(turned, 0, (size_t)(k * width) * sizeof *turned);
+            isa->transpose(n, k, kernel + i * units + k0, units, turned, width);
             isa->multiply(rows, width, k, scratch, THAW_DEPTH, 0, turned, add && whole ? NULL : zero, NULL, false, false,
                           whole ? to : side, whole ? in : width, NULL);
             for (int64_t row = 0; row < rows && !whole; row++)

@@ -27,6 +27,34 @@ void THAW_NAMED(thaw_add)(int64_t count, const float *a, const float *b, float *
         y[i] = a[i] + b[i];
 }
 
+/* A square of vectors: interleaving rows i and i + LANES/2 is one of log2(LANES) equal steps. */
+static inline __attribute__((always_inline)) void transpose_square(const float *from, int64_t from_row, float *to,
+                                                                   int64_t to_row) {
+    vec rows[THAW_LANES], next[THAW_LANES];
+    for (int i = 0; i < THAW_LANES; i++)
+        rows[i] = vec_load(from + i * from_row);
+    for (int step = 1; step < THAW_LANES; step *= 2) {
+        for (int i = 0; i < THAW_LANES / 2; i++)
+            vec_interleave(rows[i], rows[i + THAW_LANES / 2], next + 2 * i, next + 2 * i + 1);
+        memcpy(rows, next, sizeof rows);
+    }
+    for (int i = 0; i < THAW_LANES; i++)
+        vec_store(to + i * to_row, rows[i]);
+}
+
+void THAW_NAMED(thaw_transpose)(int64_t rows, int64_t columns, const float *from, int64_t from_row, float *to, int64_t to_row) {
+    for (int64_t r = 0; r < rows; r += THAW_LANES)
+        for (int64_t c = 0; c < columns; c += THAW_LANES) {
+            if (r + THAW_LANES <= rows && c + THAW_LANES <= columns) {
+                transpose_square(from + r * from_row + c, from_row, to + c * to_row + r, to_row);
+                continue;
+            }
+            for (int64_t j = c; j < columns && j < c + THAW_LANES; j++)
+                for (int64_t i = r; i < rows && i < r + THAW_LANES; i++)
+                    to[j * to_row + i] = from[i * from_row + j];
+        }
+}
+
 void THAW_NAMED(thaw_window_average)(int64_t c, const float *x, int64_t rows, int64_t columns, int64_t row, int64_t column,
                                      float *y) {
     const float cells = (float)(rows * columns);

@@ -25,6 +25,7 @@
                                          thaw_norm_gradient_##isa,                                                     \
                                          thaw_relu_gradient_##isa,                                                     \
                                          thaw_add_##isa,                                                               \
+                                         thaw_transpose_##isa,                                                         \
                                          thaw_fence_##isa}
 TABLE(portable, 4);
 #ifdef THAW_ISA_X86

@@ -83,6 +83,8 @@ typedef struct thaw_isa {
     void (*relu_gradient)(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);
     /* y = a + b; in place allowed. */
     void (*add)(int64_t count, const float *a, const float *b, float *y);
+    /* to(columns,rows) = from(rows,columns)^T; neighbouring rows are `from_row` and `to_row` apart. */
+    void (*transpose)(int64_t rows, int64_t columns, const float *from, int64_t from_row, float *to, int64_t to_row);
     /* What this thread has streamed is there before anything that it does next. */
     void (*fence)(void);
 } thaw_isa;
@@ -117,6 +119,8 @@ typedef struct thaw_isa {
                                   const float *scale, const float *dy, float *dx, bool accumulate, double *sums);      \
     void thaw_relu_gradient_##isa(int64_t count, const float *y, const float *dy, float *dx, bool accumulate);         \
     void thaw_add_##isa(int64_t count, const float *a, const float *b, float *y);                                      \
+    void thaw_transpose_##isa(int64_t rows, int64_t columns, const float *from, int64_t from_row, float *to,           \
+                              int64_t to_row);                                                                         \
     void thaw_fence_##isa(void)
 
 /* The best that the processor has, or the one that THAW_ISA names at the first call (avx512, avx2, portable). */

@@ -28,6 +28,12 @@ static inline vec vec_larger(vec a, vec b) {
     __mmask16 wins = _mm512_cmp_ps_mask(b, a, _CMP_GT_OQ) | _mm512_cmp_ps_mask(b, b, _CMP_UNORD_Q);
     return _mm512_mask_mov_ps(a, wins, b);
 }
+/* a0 b0 a1 b1 ..: first the lower halves of both, then the upper ones. */
+static inline void vec_interleave(vec a, vec b, vec *low, vec *high) {
+    const __m512i lower = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    *low = _mm512_permutex2var_ps(a, lower, b);
+    *high = _mm512_permutex2var_ps(a, _mm512_add_epi32(lower, _mm512_set1_epi32(8)), b);
+}
 /* To aligned memory past the caches: who reads it in another thread does so behind a fence. */
 static inline void vec_stream(float *p, vec a) { _mm512_stream_ps(p, a); }
 static inline void vec_fence(void) { _mm_sfence(); }
@@ -48,6 +54,11 @@ static inline vec vec_where_positive(vec a, vec b) {
 static inline vec vec_divide(vec a, vec b) { return _mm256_div_ps(a, b); }
 static inline vec vec_larger(vec a, vec b) {
     return _mm256_blendv_ps(a, b, _mm256_or_ps(_mm256_cmp_ps(b, a, _CMP_GT_OQ), _mm256_cmp_ps(b, b, _CMP_UNORD_Q)));
+}
+static inline void vec_interleave(vec a, vec b, vec *low, vec *high) {
+    const vec even = _mm256_unpacklo_ps(a, b), odd = _mm256_unpackhi_ps(a, b); /* of each half of 4 */
+    *low = _mm256_permute2f128_ps(even, odd, 0x20);
+    *high = _mm256_permute2f128_ps(even, odd, 0x31);
 }
 static inline void vec_stream(float *p, vec a) { _mm256_stream_ps(p, a); }
 static inline void vec_fence(void) { _mm_sfence(); }
@@ -73,6 +84,10 @@ static inline vec vec_larger(vec a, vec b) {
     vec_mask wins = (vec_mask)(b > a) | (vec_mask)(b != b);
     return (vec)(((vec_mask)b & wins) | ((vec_mask)a & ~wins));
 }
+static inline void vec_interleave(vec a, vec b, vec *low, vec *high) {
+    *low = (vec){a[0], b[0], a[1], b[1]};
+    *high = (vec){a[2], b[2], a[3], b[3]};
+}
 static inline void vec_stream(float *p, vec a) { vec_store(p, a); }
 static inline void vec_fence(void) {}
 #endif
@@ -87,6 +102,18 @@ static inline __attribute__((always_inline)) void doubles8_load(doubles8 *to, co
 /* Rounded. */
 static inline __attribute__((always_inline)) void doubles8_store(float *p, const doubles8 *a) {
     *(floats8 *)(void *)p = __builtin_convertvector(*a, floats8);
+}
+/* a b + c, rounded once where the processor can. */
+static inline __attribute__((always_inline)) void doubles8_fma(doubles8 *to, double a, const doubles8 *b, const doubles8 *c) {
+#if THAW_LANES == 16
+    *to = (doubles8)_mm512_fmadd_pd(_mm512_set1_pd(a), (__m512d)*b, (__m512d)*c);
+#elif THAW_LANES == 8
+    for (int i = 0; i < WIDE; i += 4)
+        _mm256_storeu_pd((double *)to + i, _mm256_fmadd_pd(_mm256_set1_pd(a), _mm256_loadu_pd((const double *)b + i),
+                                                           _mm256_loadu_pd((const double *)c + i)));
+#else
+    *to = a * *b + *c;
+#endif
 }
 /* Rounded; p: a multiple of 64 bytes. */
 static inline __attribute__((always_inline)) void doubles8_stream(float *p, const doubles8 *a, const doubles8 *b) {

@@ -94,13 +94,12 @@ void thaw_winograd_pack_turned(const thaw_window *s, const float *kernel, float 
         int64_t panel = item / groups, width = thaw_panel_width(s->cin, panel), ci = panel * THAW_PANEL;
         int64_t co = item % groups * FILTERS, filters = thaw_least(width, s->cin - ci), from = thaw_least(FILTERS, s->cout - co);
         float taps[FILTERS][9 * THAW_PANEL] = {{0}}; /* of the filters from output channel co + k to inputs ci + i, turned */
-        for (int64_t tap = 0; tap < s->kh * s->kw; tap++)
-            for (int64_t i = 0; i < filters; i++) {
-                const float *row = kernel + ((s->kh * s->kw - 1 - tap) * s->cin + ci + i) * s->cout + co;
-                __builtin_prefetch(row + FILTERS, 0, 2); /* the next item's */
-                for (int64_t k = 0; k < from; k++)
-                    taps[k][tap * THAW_PANEL + i] = row[k];
-            }
+        for (int64_t tap = 0; tap < s->kh * s->kw; tap++) {
+            const float *rows = kernel + ((s->kh * s->kw - 1 - tap) * s->cin + ci) * s->cout + co;
+            for (int64_t i = 0; i < filters; i++)
+                __builtin_prefetch(rows + i * s->cout + FILTERS, 0, 2); /* the next item's */
+            isa->transpose(filters, from, rows, s->cout, taps[0] + tap * THAW_PANEL, 9 * THAW_PANEL);
+        }
         for (int64_t k = 0; k < from; k++)
             isa->winograd_filter((int)s->kh, (int)s->kw, taps[k], THAW_PANEL, width, NULL,
                                  packed + panel_begin(&turned, panel) + (co + k) * width, filter_stride(&turned, width),

@@ -314,13 +314,14 @@ void THAW_NAMED(thaw_winograd_output)(int kh, int kw, const float *m, const thaw
 
 /* t = G g, 3 to 6. */
 static inline __attribute__((always_inline)) void filter6(const doubles8 *g, int from, doubles8 *t, int to) {
-    const doubles8 even_a = NA * (g[0] + A2 * g[2 * from]), odd_a = NA * A1 * g[from];
-    const doubles8 even_b = NB * (g[0] + B2 * g[2 * from]), odd_b = NB * B1 * g[from];
+    doubles8 even_a = NA * g[0], even_b = NB * g[0];
+    doubles8_fma(&even_a, NA * A2, g + 2 * from, &even_a);
+    doubles8_fma(&even_b, NB * B2, g + 2 * from, &even_b);
     t[0] = N0 * g[0];
-    t[to] = even_a + odd_a;
-    t[2 * to] = even_a - odd_a;
-    t[3 * to] = even_b + odd_b;
-    t[4 * to] = even_b - odd_b;
+    doubles8_fma(t + to, NA * A1, g + from, &even_a);
+    doubles8_fma(t + 2 * to, -NA * A1, g + from, &even_a);
+    doubles8_fma(t + 3 * to, NB * B1, g + from, &even_b);
+    doubles8_fma(t + 4 * to, -NB * B1, g + from, &even_b);
     t[5 * to] = g[2 * from];
 }
 

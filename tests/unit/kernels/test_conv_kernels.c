@@ -463,13 +463,30 @@ static void test_relu_gradient(void **state) {
             }
 }
 
+/* Squares of vectors, and what is left beside and below them; nothing else is written. */
+static void test_transpose(void **state) {
+    (void)state;
+    enum { MOST = 37, TO = MOST + 2 };
+    float *from = fractions(MOST * MOST), *to = unset(MOST * TO);
+    for (int isa = 0; isa < 3; isa++)
+        for (int64_t rows = 1; rows <= MOST && thaw_isa_choose(ISAS[isa]); rows += 3)
+            for (int64_t columns = 1; columns <= MOST; columns += 5) {
+                memset(to, 0xff, MOST * TO * sizeof *to);
+                thaw_isa_get()->transpose(rows, columns, from, MOST, to, TO);
+                for (int64_t j = 0; j < MOST; j++)
+                    for (int64_t i = 0; i < TO; i++)
+                        assert_true(i < rows && j < columns ? to[j * TO + i] == from[i * MOST + j] : isnan(to[j * TO + i]));
+            }
+    thaw_free(from), thaw_free(to);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_fast_equals_reference),  cmocka_unit_test(test_threads_never_change_bits),
         cmocka_unit_test(test_batch_never_changes_bits), cmocka_unit_test(test_reference_gradients),
         cmocka_unit_test(test_output_is_overwritten),  cmocka_unit_test(test_nan_stays),
         cmocka_unit_test(test_summand),                cmocka_unit_test(test_large_results),
-        cmocka_unit_test(test_relu_gradient),
+        cmocka_unit_test(test_relu_gradient),          cmocka_unit_test(test_transpose),
     };
     thaw_kernels_init();
     thaw_threads_set(2);
