@@ -68,7 +68,7 @@ typedef struct thaw_isa {
     /* Weight gradient. m(points,c) = D dy D^T of a tile of dy, D: powers of the points. */
     void (*winograd_gradient)(int kh, int kw, const float *dy, int64_t row, int64_t column, int64_t c, const thaw_tile_rows *t,
                               float *m);
-    /* dkernel(kh*kw,w), taps `tap` apart, from sums u(points,w); in double. */
+    /* dkernel(kh*kw,w), taps `tap` apart, from sums u(points,w). */
     void (*winograd_taps)(int kh, int kw, const float *u, int64_t point, int64_t w, float *dkernel, int64_t tap,
                           thaw_first_points first);
     /* y(c) = the average, or the maximum (the first of equal ones; NaN wins), over a window of rows x columns > 0 cells, whose

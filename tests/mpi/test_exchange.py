@@ -111,11 +111,12 @@ class Training(harness.Case):
         self.assertGreater(sum(e["hidden_bytes"] for e in epochs), 0, epochs)
 
     def test_image_gone_in_the_middle(self):
-        """A batch that cannot be read is found while the step before is under way; it is told once, and all ranks end."""
-        for exchange in ("mpi", "overlap"):
-            train = harness.make_folders(self.path("data-" + exchange), {"a": 13, "b": 12, "c": 12})
-            folder = self.path("run-" + exchange)
-            job = self.job(self.plain, [self.stage("late", "before:block2_conv1", 100000)], batch=4, exchange=exchange,
+        """A batch that cannot be read is found while the step before is under way; it is told once, and all ranks end. Also
+        where the frozen front takes two batches at once."""
+        for exchange, batch in ("mpi", 4), ("overlap", 4), ("overlap", 2):
+            train = harness.make_folders(self.path("data-%s-%d" % (exchange, batch)), {"a": 13, "b": 12, "c": 12})
+            folder = self.path("run-%s-%d" % (exchange, batch))
+            job = self.job(self.plain, [self.stage("late", "before:block2_conv1", 100000)], batch=batch, exchange=exchange,
                            output=folder, data={"train": train, "preprocess": "rescale"})
             process = harness.start(("train", harness.write_job(self.path("job.yaml"), job)), ranks=2)
             rows = os.path.join(folder, "history.csv")
@@ -123,6 +124,7 @@ class Training(harness.Case):
             os.unlink(os.path.join(train, "b", "007.png"))
             result = harness.finish(process, 60)
             self.assertEqual(result.status, 66, str(result))
+            self.assertEqual("the images of 2 steps at once" in result.err, batch == 2, str(result))
             self.assertEqual(len(result.messages), 1, str(result))
             self.assertRegex(result.messages[0], r"^thaw: rank [01] \(.*007\.png")
             self.assertEqual(harness.events(folder, "end")[-1]["status"], 66)
