@@ -7,6 +7,7 @@
 #include <omp.h>
 #include <string.h>
 
+#include "kernels/isa.h"
 #include "kernels/patches.h"
 
 enum {
@@ -106,11 +107,7 @@ static void transpose_taps(const thaw_window *s, const thaw_phase *f, const floa
     for (int64_t item = 0; item < f->row.n * f->col.n * blocks; item++) {
         int64_t tap = item / blocks, ci0 = item % blocks * BLOCK, ci1 = thaw_least(ci0 + BLOCK, s->cin);
         const float *from = thaw_phase_tap(s, f, kernel, tap / f->col.n, tap % f->col.n);
-        float *at = to + tap * s->cin * s->cout;
-        for (int64_t co0 = 0; co0 < s->cout; co0 += BLOCK)
-            for (int64_t co = co0; co < thaw_least(co0 + BLOCK, s->cout); co++)
-                for (int64_t ci = ci0; ci < ci1; ci++)
-                    at[co * s->cin + ci] = from[ci * s->cout + co];
+        thaw_isa_get()->transpose(ci1 - ci0, s->cout, from + ci0 * s->cout, s->cout, to + tap * s->cin * s->cout + ci0, s->cin);
     }
 }
 

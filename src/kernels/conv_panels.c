@@ -59,18 +59,13 @@ static void pack_forward(const thaw_window *s, const float *kernel, const double
 
 /* The taps of a phase, each transposed: rows (tap, cout), columns cin. */
 static void pack_phase(const thaw_window *s, const thaw_phase *f, const float *kernel, float *packed, thaw_part part) {
-    enum { BLOCK = 16 };
     int64_t rows = thaw_patches_columns(&f->p), taps = f->row.n * f->col.n, items = thaw_panels(s->cin) * taps;
 #pragma omp parallel for num_threads(thaw_threads()) schedule(static)
     for (int64_t item = thaw_part_begin(part, items); item < thaw_part_end(part, items); item++) {
         int64_t panel = item / taps, tap = item % taps, ci = panel * THAW_PANEL;
         int64_t width = thaw_panel_width(s->cin, panel), n = thaw_least(width, s->cin - ci);
         const float *from = thaw_phase_tap(s, f, kernel, tap / f->col.n, tap % f->col.n) + ci * s->cout;
-        float *to = packed + panel * rows * THAW_PANEL + tap * s->cout * width;
-        for (int64_t co = 0; co < s->cout; co += BLOCK)
-            for (int64_t i = 0; i < width; i++)
-                for (int64_t k = co; k < thaw_least(co + BLOCK, s->cout); k++)
-                    to[k * width + i] = i < n ? from[i * s->cout + k] : 0.0f;
+        thaw_transpose_panel(n, s->cout, from, s->cout, packed + panel * rows * THAW_PANEL + tap * s->cout * width, width);
     }
 }
 

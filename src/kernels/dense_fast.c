@@ -131,9 +131,7 @@ static void gradient_block(int64_t in, int64_t units, const float *dy, const flo
             int64_t n = thaw_least(THAW_PANEL, i1 - i), width = thaw_sixteens(n);
             float *to = dx + r0 * in + i;
             bool add = accumulate || k0 > 0, whole = n == width;
-            if (n < width)
-                memset(turned, 0, (size_t)(k * width) * sizeof *turned);
-            isa->transpose(n, k, kernel + i * units + k0, units, turned, width);
+            thaw_transpose_panel(n, k, kernel + i * units + k0, units, turned, width);
             isa->multiply(rows, width, k, scratch, THAW_DEPTH, 0, turned, add && whole ? NULL : zero, NULL, false, false,
                           whole ? to : side, whole ? in : width, NULL);
             for (int64_t row = 0; row < rows && !whole; row++)

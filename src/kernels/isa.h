@@ -8,6 +8,7 @@
 
 #include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 
 enum {
     THAW_PANEL = 32,  /* most columns of a panel */
@@ -135,4 +136,10 @@ bool thaw_streams(const float *y, int64_t rows, int64_t c);
 static inline int64_t thaw_panel_width(int64_t n, int64_t p) { return n - p * THAW_PANEL > 16 ? THAW_PANEL : 16; }
 static inline int64_t thaw_panels(int64_t n) { return (n + THAW_PANEL - 1) / THAW_PANEL; }
 static inline int64_t thaw_sixteens(int64_t n) { return (n + 15) / 16 * 16; }
+/* A panel (k,width) from n <= width rows of k floats, `row` apart, with zeros in the columns behind n. */
+static inline void thaw_transpose_panel(int64_t n, int64_t k, const float *from, int64_t row, float *to, int64_t width) {
+    if (n < width)
+        memset(to, 0, (size_t)(k * width) * sizeof *to);
+    thaw_isa_get()->transpose(n, k, from, row, to, width);
+}
 #endif
