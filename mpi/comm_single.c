@@ -170,7 +170,7 @@ void thaw_common_free(thaw_common *common) {
 void *thaw_common_block(const thaw_common *common) { return common->block; }
 int thaw_common_part(const thaw_common *common) { return (void)common, 0; }
 int thaw_common_parts(const thaw_common *common) { return (void)common, 1; }
-void thaw_common_meet(thaw_common *common) { (void)common; }
+bool thaw_common_meet(thaw_common *common, bool mine) { return (void)common, mine; }
 void thaw_common_enlarge(thaw_common *common) { (void)common; }
 void thaw_common_seal(thaw_common *common) { (void)common; }
 

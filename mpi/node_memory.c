@@ -157,12 +157,14 @@ void *thaw_common_block(const thaw_common *c) { return c->block; }
 int thaw_common_part(const thaw_common *c) { return c->part; }
 int thaw_common_parts(const thaw_common *c) { return c->parts; }
 
-void thaw_common_meet(thaw_common *c) {
-    if (!c || c->parts == 1)
-        return;
-    thaw_watch_wait();
-    MPI_Barrier(c->local);
-    thaw_watch_go_on();
+bool thaw_common_meet(thaw_common *c, bool mine) {
+    int any = mine;
+    if (c && c->parts > 1) {
+        thaw_watch_wait();
+        MPI_Allreduce(MPI_IN_PLACE, &any, 1, MPI_INT, MPI_LOR, c->local);
+        thaw_watch_go_on();
+    }
+    return any != 0;
 }
 
 /* As thaw_malloc does for large blocks; here after the pages are there. First each its part, then what others did. */
@@ -172,7 +174,7 @@ void thaw_common_enlarge(thaw_common *c) {
     const size_t begin = part_begin(c, c->part), end = part_begin(c, c->part + 1);
     if (end > begin)
         madvise(c->block + begin, end - begin, MADV_COLLAPSE);
-    thaw_common_meet(c);
+    thaw_common_meet(c, false);
     madvise(c->block, c->whole, MADV_COLLAPSE);
 }
 

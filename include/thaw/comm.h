@@ -119,9 +119,9 @@ void *thaw_common_block(const thaw_common *common);
 /* This rank is number `part` of `parts` that see the block; 0 of 1 where it is its own. */
 int thaw_common_part(const thaw_common *common);
 int thaw_common_parts(const thaw_common *common);
-/* Waits for all ranks that see the block: what they wrote is there, what they read is read. NULL is accepted. To be called by
- * all of them. */
-void thaw_common_meet(thaw_common *common);
+/* Waits for all ranks that see the block: what they wrote is there, what they read is read. Whether any of them brings `mine`.
+ * NULL is accepted. To be called by all of them. */
+bool thaw_common_meet(thaw_common *common, bool mine);
 /* For a block that all ranks of the host will use all of: its pages become large ones, if the system can do that. All of them are
  * resident then, in the eyes of each rank. To be called by all of them. */
 void thaw_common_enlarge(thaw_common *common);

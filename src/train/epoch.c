@@ -210,14 +210,14 @@ static thaw_status train_step(thaw_run *run, int64_t step, pass *at, bool *save,
         return thaw_comm_agree(run->comm, mine);
 
     /* Equal bits on all ranks from here on: the same decision everywhere without further words. */
-    if (control[CONTROL_NONFINITE] > 0.0 || !thaw_all_finite(run->gradients, run->plan->count))
-        return thaw_fail(THAW_DIVERGED, "stage %s epoch %lld step %lld: the loss or a gradient is not finite; the last good "
-                                        "checkpoint is kept; use a lower learning_rate or clipnorm",
-                         job->stages[run->at.stage].name, (long long)run->at.epoch + 1, (long long)step + 1);
     double penalty = run->regularized
                          ? thaw_regularizer_loss(run->update.parameters, run->segments, run->plan->n_tensors) * (double)images
                          : 0.0;
-    thaw_update_step(&run->update, run->engine, run->optimizer, run->gradients, run->segments, run->plan->n_tensors);
+    if (control[CONTROL_NONFINITE] > 0.0 ||
+        !thaw_update_step(&run->update, run->engine, run->optimizer, run->gradients, run->segments, run->plan->n_tensors))
+        return thaw_fail(THAW_DIVERGED, "stage %s epoch %lld step %lld: the loss or a gradient is not finite; the last good "
+                                        "checkpoint is kept; use a lower learning_rate or clipnorm",
+                         job->stages[run->at.stage].name, (long long)run->at.epoch + 1, (long long)step + 1);
     run->sums.images += sums.images;
     run->sums.loss += sums.loss + penalty;
     for (int m = 0; m < run->objective.n_metrics; m++)

@@ -6,7 +6,6 @@
 #include "train/optimizer.h"
 
 #include <math.h>
-#include <stdbool.h>
 
 #include "base/memory.h"
 
@@ -51,6 +50,23 @@ void thaw_optimizer_free(thaw_optimizer *optimizer) {
         return;
     thaw_free(optimizer->memory);
     thaw_free(optimizer);
+}
+
+static size_t piece_floats(size_t count, size_t at) { return count - at < PIECE ? count - at : PIECE; }
+
+static int any_bad(const float *x, size_t n) {
+    int bad = 0; /* whether, not how many: nothing depends on the threads */
+    for (size_t i = 0; i < n; i++)
+        bad |= !isfinite(x[i]);
+    return bad;
+}
+
+bool thaw_all_finite(const float *values, size_t count) {
+    int bad = 0;
+#pragma omp parallel for schedule(static) reduction(| : bad) if (count >= PARALLEL)
+    for (size_t at = 0; at < count; at += PIECE)
+        bad |= any_bad(values + at, piece_floats(count, at));
+    return !bad;
 }
 
 typedef enum { SUM_ABSOLUTE, SUM_SQUARES } sum_kind;
@@ -167,8 +183,9 @@ static void update_rmsprop(const thaw_optimizer *o, const step_numbers *s, size_
     }
 }
 
-/* n values from place `at` of the flat blocks: all operations while they are in the cache. */
-static void update_piece(const thaw_optimizer *o, const step_numbers *s, size_t at, size_t n, float *w, float *g) {
+/* n values from place `at` of the flat blocks: all operations while they are in the cache. Whether any gradient is not finite. */
+static int update_piece(const thaw_optimizer *o, const step_numbers *s, size_t at, size_t n, float *w, float *g) {
+    const int bad = any_bad(g, n);
     if (s->clipped)
         for (size_t i = 0; i < n; i++)
             g[i] = g[i] * s->scale / s->divisor;
@@ -182,6 +199,7 @@ static void update_piece(const thaw_optimizer *o, const step_numbers *s, size_t 
     case THAW_ADAM:
     case THAW_ADAMW: update_adam(o, s, at, n, w, g); break;
     }
+    return bad;
 }
 
 /* beta^t as Keras' float32 power: beta is rounded first. */
@@ -219,10 +237,11 @@ void thaw_optimizer_prepare(thaw_optimizer *o, const float *parameters, float *g
     }
 }
 
-void thaw_optimizer_update(thaw_optimizer *o, float *parameters, float *gradients, const thaw_segment *segments,
+bool thaw_optimizer_update(thaw_optimizer *o, float *parameters, float *gradients, const thaw_segment *segments,
                            int n_segments, thaw_part part) {
     const thaw_job_optimizer *c = &o->config;
     step_numbers s = prepare(o);
+    int bad = 0;
     if (c->clipnorm <= 0.0 && c->global_clipnorm > 0.0) {
         float norm = (float)sqrt(o->squares), limit = (float)c->global_clipnorm;
         s.scale = limit * fminf(1.0f / norm, 1.0f / limit);
@@ -236,14 +255,14 @@ void thaw_optimizer_update(thaw_optimizer *o, float *parameters, float *gradient
             s.divisor = fmaxf((float)sqrt(sum_all(gradients + offset, count, SUM_SQUARES)), s.scale);
             s.clipped = true;
         }
-#pragma omp parallel for schedule(static) if (count >= PARALLEL)
+#pragma omp parallel for schedule(static) reduction(| : bad) if (count >= PARALLEL)
         for (int64_t piece = thaw_part_begin(part, pieces); piece < thaw_part_end(part, pieces); piece++) {
             const size_t at = (size_t)piece * PIECE;
-            update_piece(o, &s, offset + at, count - at < PIECE ? count - at : PIECE, parameters + offset + at,
-                         gradients + offset + at);
+            bad |= update_piece(o, &s, offset + at, piece_floats(count, at), parameters + offset + at, gradients + offset + at);
         }
     }
     o->step++;
+    return !bad;
 }
 
 double thaw_regularizer_loss(const float *parameters, const thaw_segment *segments, int n_segments) {

@@ -2,6 +2,7 @@
 #ifndef THAW_TRAIN_OPTIMIZER_H
 #define THAW_TRAIN_OPTIMIZER_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -37,9 +38,11 @@ void thaw_optimizer_free(thaw_optimizer *optimizer); /* NULL is accepted */
  * Adds the regularizers' gradients (l1*sign(w) + 2*l2*w), takes the norm for global_clipnorm. */
 void thaw_optimizer_prepare(thaw_optimizer *optimizer, const float *parameters, float *gradients, const thaw_segment *segments,
                             int n_segments);
-/* Clips (clipnorm per segment, global_clipnorm over all, clipvalue) and updates a part of the parameters and slots. */
-void thaw_optimizer_update(thaw_optimizer *optimizer, float *parameters, float *gradients, const thaw_segment *segments,
+/* Clips (clipnorm per segment, global_clipnorm over all, clipvalue) and updates a part of the parameters and slots. Whether all
+ * gradients of this part were finite; where they are not, the weights are not either, and of no use. */
+bool thaw_optimizer_update(thaw_optimizer *optimizer, float *parameters, float *gradients, const thaw_segment *segments,
                            int n_segments, thaw_part part);
+bool thaw_all_finite(const float *values, size_t count);
 /* Sum over segments of l1*sum|w| + l2*sum w^2, in double. */
 double thaw_regularizer_loss(const float *parameters, const thaw_segment *segments, int n_segments);
 #endif

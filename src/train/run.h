@@ -152,7 +152,6 @@ void thaw_stage_release(thaw_run *run);      /* takes down without a word. Colle
 thaw_status thaw_stage_verify(thaw_run *run, bool stage_end);
 /* Moves sums of the step on that are under way; never waits. */
 bool thaw_stage_poll(void *run);
-bool thaw_all_finite(const float *values, size_t count);
 /* Trained tensors hold numbers, else THAW_DIVERGED. Equal on all ranks. */
 thaw_status thaw_stage_finite(const thaw_run *run);
 /* Floats of the best-weights copy, and copying from / to the model. */

@@ -203,14 +203,6 @@ static thaw_status set_up(thaw_run *run) {
     return THAW_OK;
 }
 
-bool thaw_all_finite(const float *values, size_t count) {
-    int bad = 0; /* whether, not how many: no sum depends on the threads */
-#pragma omp parallel for schedule(static) reduction(| : bad) if (count > 65536)
-    for (size_t i = 0; i < count; i++)
-        bad |= !isfinite(values[i]);
-    return !bad;
-}
-
 thaw_status thaw_stage_finite(const thaw_run *run) {
     if (thaw_all_finite(run->update.parameters, run->plan->count))
         return THAW_OK;

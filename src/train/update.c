@@ -45,26 +45,29 @@ void thaw_update_free(thaw_update *u) {
     *u = (thaw_update){0};
 }
 
-static void meet(thaw_update *u) {
+/* Ranks of the host wait for each other; whether any of them brings `mine`. */
+static bool meet(thaw_update *u, bool mine) {
     const double began = thaw_clock();
-    thaw_common_meet(u->common);
+    const bool any = thaw_common_meet(u->common, mine);
     u->waited += thaw_clock() - began;
+    return any;
 }
 
-void thaw_update_step(thaw_update *u, thaw_engine *engine, thaw_optimizer *optimizer, float *gradients,
+bool thaw_update_step(thaw_update *u, thaw_engine *engine, thaw_optimizer *optimizer, float *gradients,
                       const thaw_segment *segments, int n_segments) {
     u->waited = 0.0;
     thaw_optimizer_prepare(optimizer, u->parameters, gradients, segments, n_segments);
     thaw_update_begin(u);
-    thaw_optimizer_update(optimizer, u->parameters, gradients, segments, n_segments, u->mine);
-    meet(u); /* packs are made of what others have updated */
+    const bool finite = thaw_optimizer_update(optimizer, u->parameters, gradients, segments, n_segments, u->mine);
+    const bool bad = meet(u, !finite); /* packs are made of what others have updated */
     thaw_engine_update_statistics(engine);
     thaw_update_end(u, engine);
+    return !bad;
 }
 
-void thaw_update_begin(thaw_update *u) { meet(u); }
+void thaw_update_begin(thaw_update *u) { meet(u, false); }
 
 void thaw_update_end(thaw_update *u, thaw_engine *engine) {
     thaw_engine_refresh(engine);
-    meet(u);
+    meet(u, false);
 }

@@ -24,8 +24,9 @@ thaw_host_block thaw_host_block_of(const thaw_common *common);
 thaw_status thaw_update_create(thaw_update *update, const thaw_plan *plan, thaw_comm *comm, bool share);
 void thaw_update_free(thaw_update *update);
 
-/* One step on gradients that are equal on all ranks. Ranks of a host call it at the same time. */
-void thaw_update_step(thaw_update *update, thaw_engine *engine, thaw_optimizer *optimizer, float *gradients,
+/* One step on gradients that are equal on all ranks. Ranks of a host call it at the same time. Whether all gradients were
+ * finite, equal on all ranks; the weights are of no use if not. */
+bool thaw_update_step(thaw_update *update, thaw_engine *engine, thaw_optimizer *optimizer, float *gradients,
                       const thaw_segment *segments, int n_segments);
 /* Parameters are about to be written, by each rank of the host with equal values; they have been. */
 void thaw_update_begin(thaw_update *update);

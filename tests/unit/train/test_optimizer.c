@@ -1,4 +1,6 @@
 /* Optimizers against Keras, over threads, with more than one piece of work, and without memory. */
+#include <float.h>
+
 #include "train_case.h"
 
 #include "base/threads.h"
@@ -99,6 +101,44 @@ static void test_divided(void **state) {
     thaw_free(g);
 }
 
+/* A number that is none is seen by whoever updates its piece, whatever clipping makes of it. */
+static void test_finite(void **state) {
+    (void)state;
+    const float wrong[] = {NAN, INFINITY, -INFINITY};
+    const thaw_segment segments[2] = {{0, MANY - 17, 0, 0, "a"}, {MANY - 16, 16, 0, 0, "b"}};
+    const struct {
+        size_t at;
+        int part; /* of three */
+    } places_of[] = {{0, 0}, {MANY / 2, 1}, {MANY - 18, 2}, {MANY - 16, 2}};
+    float *w = thaw_calloc(MANY, sizeof(float)), *g = thaw_calloc(MANY, sizeof(float));
+    for (int clip = 0; clip < 2; clip++) {
+        thaw_job_optimizer config = {.kind = THAW_SGD, .learning_rate = 0.01, .clipvalue = clip ? 1.0 : 0.0};
+        thaw_optimizer *o;
+        assert_ok(thaw_optimizer_create(&o, &config, MANY, NULL));
+        memset(g, 0, MANY * sizeof(float));
+        assert_true(thaw_optimizer_update(o, w, g, segments, 2, THAW_WHOLE));
+        for (size_t i = 0; i < sizeof places_of / sizeof *places_of * 3; i++) {
+            for (int part = 0; part < 3; part++) {
+                memset(g, 0, MANY * sizeof(float));
+                g[places_of[i / 3].at] = wrong[i % 3];
+                const bool finite = thaw_optimizer_update(o, w, g, segments, 2, (thaw_part){part, 3});
+                assert_int_equal(finite, part != places_of[i / 3].part);
+            }
+        }
+        thaw_optimizer_free(o);
+    }
+    for (int i = 0; i < 3; i++) {
+        memset(g, 0, MANY * sizeof(float));
+        g[7] = -FLT_MAX;
+        assert_true(thaw_all_finite(g, MANY));
+        g[MANY - 1] = wrong[i];
+        assert_false(thaw_all_finite(g, MANY));
+        assert_true(thaw_all_finite(g, MANY - 1));
+    }
+    thaw_free(w);
+    thaw_free(g);
+}
+
 static void test_memory(void **state) {
     (void)state;
     thaw_job_optimizer config = {.kind = THAW_ADAMW};
@@ -115,6 +155,7 @@ static void test_memory(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {cmocka_unit_test(test_keras), cmocka_unit_test(test_unsupported),
-                                       cmocka_unit_test(test_divided), cmocka_unit_test(test_memory)};
+                                       cmocka_unit_test(test_divided), cmocka_unit_test(test_finite),
+                                       cmocka_unit_test(test_memory)};
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
