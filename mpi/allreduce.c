@@ -7,7 +7,7 @@
  * neighbours (ranks 2i+1 into 2i, i < r), the 2^s sums that are left form a balanced binary tree, nearest neighbours first.
  * Thakur, Rabenseifner, Gropp 2005, https://doi.org/10.1177/1094342005051521, there in the order of most distance first.
  *
- *   doubling   small chunks and P = 2. Round d: exchange the whole chunk with the neighbour at distance 2^d, add.
+ *   doubling   small chunks, and P = 2 without `use`. Round d: exchange the whole chunk with the neighbour at distance 2^d, add.
  *   owners     P up to 8. Send each rank its part of the chunk; sum one's own part of all ranks in the tree; send it to all.
  *              Two rounds whatever P is: between two polls one round passes, so rounds are what can be too many.
  *   halving    more ranks. Groups of 2^k ranks, k <= 3, do among themselves what owners does and keep 2^-k of the chunk each;
@@ -21,6 +21,9 @@
  * is lost in the long run: error feedback, Seide et al. 2014, https://doi.org/10.21437/Interspeech.2014-274. In owners and
  * halving every rank rounds each element once: as a partial sum that it sends, or as a final sum that it owns. Sums are taken
  * in floats. Coded final sums are passed on as they are, and their owner takes what they stand for too: equal bits.
+ *
+ * With `use` it is not sums that go to all ranks but what their owners make of them, so that owners alone work on it; the way
+ * back carries these results. Owners of the halves of a chunk are two ranks too, then.
  *
  * Chunk number q takes slot q mod window once chunk q - window is done on this rank. Hence tags (slot, round) suffice: of two
  * messages with one tag between two ranks the earlier was sent and is received first. */
@@ -53,6 +56,7 @@ enum {
 
 typedef struct slot {
     float *values; /* (count) of the caller */
+    float *final;  /* (count) where what is final goes: values, or results that are made of them */
     float *staging;
     float *lost;    /* with halves: (count) of the caller */
     uint16_t *coded, *arrived; /* with halves: all blocks of the chunk; messages that are to be summed */
@@ -73,8 +77,9 @@ typedef struct run {
 } run;
 
 typedef struct array {
-    float *values, *lost;
+    float *values, *lost, *final;
     size_t count;
+    bool gather; /* owners have what is final already */
 } array;
 
 struct thaw_allreduce {
@@ -85,6 +90,8 @@ struct thaw_allreduce {
     int stages; /* rounds of halving on the way to the root */
     thaw_scheme scheme;
     bool half;
+    thaw_exchange_use *use; /* NULL: sums are what is final */
+    void *payload;
     size_t chunk;
     int window, messages; /* messages: most of a chunk at once */
     float *staging; /* (window, chunk + SLACK), with halves twice that */
@@ -162,6 +169,8 @@ static span floats_of(const thaw_allreduce *a, const slot *s, run r) {
     return (span){s->values + begin, block_begin(a, s, r.end) - begin};
 }
 
+static float *final_of(const slot *s, span floats) { return s->final + (floats.values - s->values); }
+
 static size_t coded_begin(const thaw_allreduce *a, const slot *s, int b) { return block_begin(a, s, b) + (size_t)b * HEAD; }
 
 static size_t coded_length(const thaw_allreduce *a, const slot *s, run r) {
@@ -191,21 +200,21 @@ static void decode(const thaw_allreduce *a, const slot *s, run r, const uint16_t
     }
 }
 
-/* Sends blocks of the chunk. `coded`: they are already. */
-static void post_send(thaw_allreduce *a, slot *s, int rank, run r, bool coded) {
+/* Sends blocks of the chunk. `final`: what stays; with halves they are coded already. */
+static void post_send(thaw_allreduce *a, slot *s, int rank, run r, bool final) {
     const span f = floats_of(a, s, r);
     if (f.count == 0)
         return;
-    if (a->half && !coded)
+    if (a->half && !final)
         code(a, s, r);
     if (a->half)
         MPI_Isend(s->coded + coded_begin(a, s, r.first), (int)coded_length(a, s, r), MPI_UINT16_T, rank, tag_of(a, s), a->world,
                   next_request(a, s));
     else
-        MPI_Isend(f.values, (int)f.count, MPI_FLOAT, rank, tag_of(a, s), a->world, next_request(a, s));
+        MPI_Isend(final ? final_of(s, f) : f.values, (int)f.count, MPI_FLOAT, rank, tag_of(a, s), a->world, next_request(a, s));
 }
 
-/* Receives blocks: final sums to their place in the chunk, those that are to be added as message number i of equal ones. */
+/* Receives blocks: what is final to its place, those that are to be added as message number i of equal ones. */
 static void post_receive(thaw_allreduce *a, slot *s, int rank, run r, bool final, int i) {
     const span f = floats_of(a, s, r);
     const size_t coded = coded_length(a, s, r);
@@ -215,8 +224,8 @@ static void post_receive(thaw_allreduce *a, slot *s, int rank, run r, bool final
         MPI_Irecv(final ? s->coded + coded_begin(a, s, r.first) : s->arrived + (size_t)i * coded, (int)coded, MPI_UINT16_T, rank,
                   tag_of(a, s), a->world, next_request(a, s));
     else
-        MPI_Irecv(final ? f.values : s->staging + (size_t)i * f.count, (int)f.count, MPI_FLOAT, rank, tag_of(a, s), a->world,
-                  next_request(a, s));
+        MPI_Irecv(final ? final_of(s, f) : s->staging + (size_t)i * f.count, (int)f.count, MPI_FLOAT, rank, tag_of(a, s),
+                  a->world, next_request(a, s));
 }
 
 static int rounds_of(const thaw_allreduce *a, thaw_scheme scheme) {
@@ -373,11 +382,29 @@ static void combine(thaw_allreduce *a, slot *s) {
         decode(a, s, all, s->coded, s->values);
 }
 
+/* The round that brings the last summands. */
+static int summed_in(const thaw_allreduce *a, thaw_scheme scheme) {
+    return scheme == THAW_SCHEME_OWNERS ? 0 : scheme == THAW_SCHEME_DOUBLING ? a->tree.levels : a->stages;
+}
+
+/* Lets the caller use sums where they are complete: an owner's, and in doubling, where all have them, all of them. */
+static void use_sums(const thaw_allreduce *a, const slot *s) {
+    if (!a->use || s->round != summed_in(a, s->scheme) || (a->place < 0 && s->scheme != THAW_SCHEME_OWNERS))
+        return;
+    const run own = s->scheme == THAW_SCHEME_OWNERS    ? (run){a->rank, a->rank + 1}
+                    : s->scheme == THAW_SCHEME_HALVING ? blocks_at(a, a->place, a->tree.levels)
+                                                       : (run){0, 1};
+    const span sums = floats_of(a, s, own);
+    if (sums.count > 0)
+        a->use(a->payload, sums.values, final_of(s, sums), sums.count);
+}
+
 /* Goes on with a chunk that waits for no message. */
 static void advance(thaw_allreduce *a, slot *s) {
     const int rounds = rounds_of(a, s->scheme);
     while (s->pending == 0) {
         combine(a, s);
+        use_sums(a, s);
         if (++s->round == rounds) {
             s->busy = false;
             a->left -= s->count;
@@ -392,7 +419,7 @@ static thaw_scheme scheme_for(const thaw_allreduce *a, size_t count) {
         return a->scheme;
     if (a->half) /* in doubling several ranks would round the same sum */
         return a->size <= OWNERS_AUTO ? THAW_SCHEME_OWNERS : THAW_SCHEME_HALVING;
-    if (count <= SMALL || a->size == 2)
+    if (count <= SMALL || (a->size == 2 && !a->use))
         return THAW_SCHEME_DOUBLING;
     return a->size <= OWNERS_AUTO ? THAW_SCHEME_OWNERS : THAW_SCHEME_HALVING;
 }
@@ -415,13 +442,14 @@ static void start_chunks(thaw_allreduce *a) {
         const array *from = &a->line[a->at];
         slot *s = &a->slots[a->next++ % a->window];
         s->values = from->values + a->cut;
+        s->final = from->final + a->cut;
         s->count = smaller(a->chunk, from->count - a->cut);
         if (a->half) {
             s->lost = from->lost + a->cut;
             feed_back(s->values, s->lost, s->count);
         }
         s->scheme = scheme_for(a, s->count);
-        s->round = 0;
+        s->round = from->gather ? summed_in(a, s->scheme) + 1 : 0;
         s->busy = true;
         a->cut += s->count;
         if (a->cut == from->count) {
@@ -442,12 +470,28 @@ static void take_ended(thaw_allreduce *a, int n) {
     start_chunks(a);
 }
 
-void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, size_t count) {
-    if (a->size == 1 || count == 0)
+static void put_in_line(thaw_allreduce *a, array next) {
+    if (a->size == 1 || next.count == 0)
         return;
-    a->line[a->n_line++] = (array){values, lost, count};
-    a->left += count;
+    a->line[a->n_line++] = next;
+    a->left += next.count;
     start_chunks(a);
+}
+
+void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, float *results, size_t count) {
+    put_in_line(a, (array){values, lost, a->use ? results : values, count, false});
+}
+
+void thaw_allreduce_gather(thaw_allreduce *a, float *values, size_t count) {
+    put_in_line(a, (array){values, NULL, values, count, true});
+}
+
+bool thaw_allreduce_use(thaw_allreduce *a, thaw_exchange_use *use, void *payload) {
+    if (a->size == 1 || a->half)
+        return false;
+    a->use = use;
+    a->payload = payload;
+    return true;
 }
 
 bool thaw_allreduce_poll(thaw_allreduce *a) {

@@ -183,9 +183,13 @@ thaw_status thaw_allreduce_create(thaw_allreduce **out, thaw_comm *comm, int n, 
 }
 
 void thaw_allreduce_free(thaw_allreduce *a) { (void)a; }
-void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, size_t count) {
-    (void)a, (void)values, (void)lost, (void)count;
+void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, float *results, size_t count) {
+    (void)a, (void)values, (void)lost, (void)results, (void)count;
 }
+bool thaw_allreduce_use(thaw_allreduce *a, thaw_exchange_use *use, void *payload) {
+    return (void)a, (void)use, (void)payload, false;
+}
+void thaw_allreduce_gather(thaw_allreduce *a, float *values, size_t count) { (void)a, (void)values, (void)count; }
 bool thaw_allreduce_poll(thaw_allreduce *a) {
     (void)a;
     return false;

@@ -13,6 +13,7 @@
 struct thaw_exchange {
     thaw_comm *comm;
     float *block;
+    float *results; /* of owners, in place of sums; NULL: sums go to all */
     float *lost; /* with halves and several ranks: of each float of the block up to the last bucket's end; else NULL */
     size_t extent;
     int n_buckets, n_begun;
@@ -72,6 +73,7 @@ static thaw_status build(thaw_exchange **out, thaw_comm *comm, float *block, con
     exchange->comm = comm;
     exchange->block = block;
     exchange->n_buckets = n;
+    exchange->results = NULL;
     exchange->overlaps = kind != THAW_EXCHANGE_MPI;
     exchange->half = kind == THAW_EXCHANGE_HALF;
     exchange->extent = extent_of(buckets, n);
@@ -142,7 +144,7 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket) {
         thaw_node_sum_begin(exchange->node, b->offset, b->count);
     if (exchange->sums)
         thaw_allreduce_begin(exchange->sums, exchange->block + b->offset, exchange->lost ? exchange->lost + b->offset : NULL,
-                             b->count);
+                             exchange->results ? exchange->results + b->offset : NULL, b->count);
     return THAW_OK;
 }
 
@@ -185,6 +187,21 @@ uint64_t thaw_exchange_bytes(const thaw_exchange *exchange) { return exchange->b
 uint64_t thaw_exchange_hidden(const thaw_exchange *exchange) { return exchange->hidden; }
 int thaw_exchange_sharers(const thaw_exchange *exchange) { return exchange->node ? thaw_node_sum_parts(exchange->node) : 1; }
 bool thaw_exchange_overlaps(const thaw_exchange *exchange) { return exchange->overlaps; }
+
+bool thaw_exchange_for_owners(thaw_exchange *exchange, float *results, thaw_exchange_use *use, void *payload) {
+    if (!exchange->sums || !thaw_allreduce_use(exchange->sums, use, payload))
+        return false;
+    exchange->results = results;
+    return true;
+}
+
+void thaw_exchange_gather(thaw_exchange *exchange, float *block) {
+    for (int i = 0; i < exchange->n_buckets; i++)
+        thaw_allreduce_gather(exchange->sums, block + exchange->buckets[i].offset, exchange->buckets[i].count);
+    thaw_watch_wait();
+    thaw_allreduce_finish(exchange->sums);
+    thaw_watch_go_on();
+}
 
 void thaw_exchange_forget(thaw_exchange *exchange) {
     if (exchange->lost)

@@ -36,8 +36,12 @@ thaw_status thaw_allreduce_create(thaw_allreduce **out, thaw_comm *comm, int n, 
                                   const thaw_allreduce_options *options);
 void thaw_allreduce_free(thaw_allreduce *a); /* nothing may be under way */
 /* Puts an array in line; equal counts in equal order on all ranks. [in,out] lost: (count) with halves: what rounding lost in the
- * step before, which is added to the values, then what it lost in this one; else not used. Borrowed until finish. */
-void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, size_t count);
+ * step before, which is added to the values, then what it lost in this one; else not used. results: (count) with
+ * thaw_allreduce_use; else not used. Borrowed until finish. */
+void thaw_allreduce_begin(thaw_allreduce *a, float *values, float *lost, float *results, size_t count);
+/* See thaw_exchange_use and thaw_exchange_gather. An array of a gather is put in line as others are, with the same count. */
+bool thaw_allreduce_use(thaw_allreduce *a, thaw_exchange_use *use, void *payload);
+void thaw_allreduce_gather(thaw_allreduce *a, float *values, size_t count);
 bool thaw_allreduce_poll(thaw_allreduce *a);
 void thaw_allreduce_finish(thaw_allreduce *a);
 size_t thaw_allreduce_left(const thaw_allreduce *a); /* floats that are begun and not summed */

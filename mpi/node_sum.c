@@ -119,7 +119,7 @@ static bool advance(thaw_node_sum *s) {
         sum_part(s, b);
         if (s->across) {
             const bucket mine = part_of(b, s->part, s->parts);
-            thaw_allreduce_begin(s->across, s->blocks[s->part] + mine.offset, NULL, mine.count);
+            thaw_allreduce_begin(s->across, s->blocks[s->part] + mine.offset, NULL, NULL, mine.count);
             continue;
         }
         s->done++;

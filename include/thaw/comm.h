@@ -169,6 +169,17 @@ thaw_status thaw_exchange_begin(thaw_exchange *exchange, int bucket);
 bool thaw_exchange_poll(thaw_exchange *exchange);
 /* Waits until every begun bucket holds the sum over ranks. Collective. */
 thaw_status thaw_exchange_finish(thaw_exchange *exchange);
+/* What the owner of `count` sums makes of them: as many results. It may change the sums. */
+typedef void thaw_exchange_use(void *payload, float *sums, float *results, size_t count);
+/* From now on each sum is used by its owner, and ranks exchange results instead of sums. Every piece of a bucket has one rank as
+ * its owner, the same one in every step (short pieces: all ranks, with equal sums). There `use` is called once, inside of begin,
+ * poll or finish. After finish all ranks have all results; what lies in their blocks has no meaning then. [in,out] results: as
+ * long as the block, borrowed. Returns false, and all is as it was, with one rank, halves, MPI's sums or sums in common memory.
+ * To be called by all ranks, before the first begin. */
+bool thaw_exchange_for_owners(thaw_exchange *exchange, float *results, thaw_exchange_use *use, void *payload);
+/* After thaw_exchange_for_owners: what each owner has in its places of another block, as long, goes to all ranks. Between a
+ * finish and a begin. Collective. */
+void thaw_exchange_gather(thaw_exchange *exchange, float *block);
 /* With THAW_EXCHANGE_HALF: what rounding has lost so far is not added to the next step. Between a finish and a begin. */
 void thaw_exchange_forget(thaw_exchange *exchange);
 /* Bytes of payload handed to the exchange by this rank since creation: 4 (halves: 2) per payload float of every begun bucket

@@ -414,6 +414,7 @@ thaw_status thaw_bench_step(thaw_bench *bench, thaw_model *model, const thaw_pla
     THAW_GOTO(thaw_comm_agree(comm, status));
     THAW_GOTO(thaw_exchange_create(&s.exchange, comm, s.gradients, plan->buckets, plan->n_buckets,
                                    bench->exchange));
+    THAW_GOTO(thaw_update_divide(&s.update, s.exchange, s.optimizer, s.segments, plan->n_tensors));
     if (thaw_comm_size(comm) > 1)
         thaw_progress_set(progress, &s.record);
     s.record.exchange = s.exchange;

@@ -249,6 +249,7 @@ static thaw_status save_here(thaw_run *run) {
 thaw_status thaw_checkpoint_save(thaw_run *run) {
     thaw_status status = THAW_OK;
     double began = thaw_clock();
+    run->epoch_tally.other += thaw_update_gather(&run->update, run->exchange);
     if (thaw_comm_rank(run->comm) == 0)
         status = save_here(run);
     run->last_checkpoint = thaw_clock();

@@ -10,7 +10,14 @@
 #include "train/run.h"
 
 /* The control word: sums over ranks. */
-enum { CONTROL_FAILED, CONTROL_STOP, CONTROL_CHECKPOINT, CONTROL_NONFINITE, CONTROL_WORDS = THAW_CONTROL_WORDS };
+enum {
+    CONTROL_FAILED,
+    CONTROL_STOP,
+    CONTROL_CHECKPOINT,
+    CONTROL_NONFINITE, /* the loss of a slice, */
+    CONTROL_BAD,       /* or a gradient of the step before, which its owner alone has seen */
+    CONTROL_WORDS = THAW_CONTROL_WORDS
+};
 
 #define PROGRESS_SECONDS 5.0
 
@@ -193,6 +200,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, pass *at, bool *save,
                                   thaw_clock() - run->last_checkpoint > 60.0 * job->checkpoint_minutes;
     for (int i = 0; i < run->cut.slices.total; i++)
         control[CONTROL_NONFINITE] += !isfinite(run->cut.sums[i].loss);
+    control[CONTROL_BAD] = run->update.bad;
     /* Before the next prefix, so that no rank waits for one that is less than a prefix behind. */
     thaw_cut_reduce_begin(&run->cut, run->comm, control, CONTROL_WORDS);
     if (mine == THAW_OK && control[CONTROL_STOP] == 0.0 && thaw_exchange_overlaps(run->exchange))
@@ -213,11 +221,12 @@ static thaw_status train_step(thaw_run *run, int64_t step, pass *at, bool *save,
     double penalty = run->regularized
                          ? thaw_regularizer_loss(run->update.parameters, run->segments, run->plan->n_tensors) * (double)images
                          : 0.0;
-    if (control[CONTROL_NONFINITE] > 0.0 ||
+    const bool before = control[CONTROL_BAD] > 0.0;
+    if (before || control[CONTROL_NONFINITE] > 0.0 ||
         !thaw_update_step(&run->update, run->engine, run->optimizer, run->gradients, run->segments, run->plan->n_tensors))
         return thaw_fail(THAW_DIVERGED, "stage %s epoch %lld step %lld: the loss or a gradient is not finite; the last good "
                                         "checkpoint is kept; use a lower learning_rate or clipnorm",
-                         job->stages[run->at.stage].name, (long long)run->at.epoch + 1, (long long)step + 1);
+                         job->stages[run->at.stage].name, (long long)run->at.epoch + 1, (long long)step + !before);
     run->sums.images += sums.images;
     run->sums.loss += sums.loss + penalty;
     for (int m = 0; m < run->objective.n_metrics; m++)

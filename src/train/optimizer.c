@@ -8,6 +8,7 @@
 #include <math.h>
 
 #include "base/memory.h"
+#include "base/threads.h"
 
 #define PIECE 8192      /* floats: parameters, gradients and two slots are 128 KB */
 #define BLOCKS 64       /* partial sums of a norm */
@@ -237,6 +238,19 @@ void thaw_optimizer_prepare(thaw_optimizer *o, const float *parameters, float *g
     }
 }
 
+/* Piece by piece a part of n values from place `at` on; whether any gradient is not finite. */
+static int update_pieces(const thaw_optimizer *o, const step_numbers *s, size_t at, size_t n, float *parameters, float *gradients,
+                         thaw_part part) {
+    const int64_t pieces = (int64_t)((n + PIECE - 1) / PIECE);
+    int bad = 0;
+#pragma omp parallel for schedule(static) reduction(| : bad) if (n >= PARALLEL && !thaw_threads_busy())
+    for (int64_t piece = thaw_part_begin(part, pieces); piece < thaw_part_end(part, pieces); piece++) {
+        const size_t from = (size_t)piece * PIECE;
+        bad |= update_piece(o, s, at + from, piece_floats(n, from), parameters + at + from, gradients + at + from);
+    }
+    return bad;
+}
+
 bool thaw_optimizer_update(thaw_optimizer *o, float *parameters, float *gradients, const thaw_segment *segments,
                            int n_segments, thaw_part part) {
     const thaw_job_optimizer *c = &o->config;
@@ -249,21 +263,31 @@ bool thaw_optimizer_update(thaw_optimizer *o, float *parameters, float *gradient
     }
     for (int i = 0; i < n_segments; i++) {
         const size_t offset = segments[i].offset, count = segments[i].count;
-        const int64_t pieces = (int64_t)((count + PIECE - 1) / PIECE);
         if (c->clipnorm > 0.0) { /* g * c / max(norm, c) */
             s.scale = (float)c->clipnorm;
             s.divisor = fmaxf((float)sqrt(sum_all(gradients + offset, count, SUM_SQUARES)), s.scale);
             s.clipped = true;
         }
-#pragma omp parallel for schedule(static) reduction(| : bad) if (count >= PARALLEL)
-        for (int64_t piece = thaw_part_begin(part, pieces); piece < thaw_part_end(part, pieces); piece++) {
-            const size_t at = (size_t)piece * PIECE;
-            bad |= update_piece(o, &s, offset + at, piece_floats(count, at), parameters + offset + at, gradients + offset + at);
-        }
+        bad |= update_pieces(o, &s, offset, count, parameters, gradients, part);
     }
-    o->step++;
+    thaw_optimizer_stepped(o);
     return !bad;
 }
+
+bool thaw_optimizer_update_span(thaw_optimizer *o, float *parameters, float *gradients, size_t at, size_t count,
+                                const thaw_segment *segments, int n_segments) {
+    const step_numbers s = prepare(o);
+    int bad = 0;
+    for (int i = 0; i < n_segments; i++) { /* no padding: 0 / 0 of some optimizer would be no number */
+        const size_t begin = segments[i].offset > at ? segments[i].offset : at, there = segments[i].offset + segments[i].count;
+        const size_t end = there < at + count ? there : at + count;
+        if (begin < end)
+            bad |= update_pieces(o, &s, begin, end - begin, parameters, gradients, THAW_WHOLE);
+    }
+    return !bad;
+}
+
+void thaw_optimizer_stepped(thaw_optimizer *o) { o->step++; }
 
 double thaw_regularizer_loss(const float *parameters, const thaw_segment *segments, int n_segments) {
     double loss = 0.0;

@@ -42,6 +42,11 @@ void thaw_optimizer_prepare(thaw_optimizer *optimizer, const float *parameters, 
  * gradients of this part were finite; where they are not, the weights are not either, and of no use. */
 bool thaw_optimizer_update(thaw_optimizer *optimizer, float *parameters, float *gradients, const thaw_segment *segments,
                            int n_segments, thaw_part part);
+/* The same without clipping and regularizers, of `count` parameters and gradients from place `at` of the flat blocks on. A step
+ * is any number of these, of different places, then thaw_optimizer_stepped. Main thread, wherever it is. */
+bool thaw_optimizer_update_span(thaw_optimizer *optimizer, float *parameters, float *gradients, size_t at, size_t count,
+                                const thaw_segment *segments, int n_segments);
+void thaw_optimizer_stepped(thaw_optimizer *optimizer);
 bool thaw_all_finite(const float *values, size_t count);
 /* Sum over segments of l1*sum|w| + l2*sum w^2, in double. */
 double thaw_regularizer_loss(const float *parameters, const thaw_segment *segments, int n_segments);

@@ -35,9 +35,10 @@ void thaw_report_plan(const thaw_run *run) {
                   run->job->accumulate > 1 ? "parts of steps" : "steps");
     const int ranks = thaw_comm_size(run->comm), sharers = thaw_exchange_sharers(run->exchange);
     if (ranks > 1)
-        thaw_info("  gradients are summed %s%s",
+        thaw_info("  gradients are summed %s%s%s",
                   sharers > 1 ? "in memory that the ranks of a host have in common" : "by messages",
-                  sharers > 1 && ranks > sharers ? ", between hosts by messages" : "");
+                  sharers > 1 && ranks > sharers ? ", between hosts by messages" : "",
+                  run->update.owned ? ", and each weight is updated by the rank that has the sum" : "");
     const thaw_cache *const caches[] = {run->cache, run->validation_cache};
     for (int i = 0; i < 2; i++)
         if (caches[i] && caches[i]->note)

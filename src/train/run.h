@@ -37,7 +37,7 @@ typedef struct thaw_tally {
     int64_t steps;
     int64_t exchanged; /* bytes of gradients handed to the exchange */
     int64_t hidden;    /* bytes of these whose sums were there before they were waited for */
-    int64_t other;     /* bytes of all other traffic: control words, batch statistics, sums of validation */
+    int64_t other;     /* bytes of all other traffic: control words, batch statistics, sums of validation, gathered optimizers */
 } thaw_tally;
 
 /* Where the run stands: what is to be done next. Plain data, saved in checkpoints. */
@@ -57,7 +57,7 @@ typedef struct thaw_deadline {
 
 typedef struct thaw_cache thaw_cache;
 
-enum { THAW_CONTROL_WORDS = 4 }; /* that go over the ranks with the sums of a step */
+enum { THAW_CONTROL_WORDS = 5 }; /* that go over the ranks with the sums of a step */
 
 typedef struct thaw_run {
     thaw_comm *comm;

@@ -289,6 +289,7 @@ thaw_status thaw_stage_begin(thaw_run *run) {
     THAW_TRY(thaw_stage_make_loaders(run));
     THAW_TRY(thaw_exchange_create(&run->exchange, run->comm, run->gradients, plan->buckets, plan->n_buckets,
                                   thaw_job_exchange(run->job)));
+    THAW_TRY(thaw_update_divide(&run->update, run->exchange, run->optimizer, run->segments, plan->n_tensors));
     if (thaw_comm_size(run->comm) > 1)
         thaw_progress_set(thaw_stage_poll, run); /* inside of kernels, and while batches are waited for */
     if (fresh) {
@@ -326,6 +327,7 @@ static thaw_status carry(thaw_run *run) {
     thaw_buffer_free(&run->carried);
     if (run->at.stage + 1 >= run->job->n_stages || !run->job->stages[run->at.stage + 1].optimizer.keep_state)
         return THAW_OK;
+    thaw_update_gather(&run->update, run->exchange);
     thaw_optimizer_pack(&run->carried, run);
     return run->carried.failed ? thaw_fail(THAW_RESOURCE, "no memory to keep the optimizer's state") : THAW_OK;
 }

@@ -45,6 +45,32 @@ void thaw_update_free(thaw_update *u) {
     *u = (thaw_update){0};
 }
 
+static void use(void *payload, float *sums, float *results, size_t count) {
+    thaw_update *u = payload;
+    const ptrdiff_t at = results - u->parameters;
+    u->bad |= !thaw_optimizer_update_span(u->optimizer, u->parameters, sums - at, (size_t)at, count, u->segments, u->n_segments);
+}
+
+thaw_status thaw_update_divide(thaw_update *u, thaw_exchange *exchange, thaw_optimizer *optimizer, const thaw_segment *segments,
+                               int n_segments) {
+    const thaw_job_optimizer *c = &optimizer->config;
+    double whole = u->common || c->clipnorm > 0.0 || c->global_clipnorm > 0.0 || c->clipvalue > 0.0;
+    for (int i = 0; i < n_segments; i++)
+        whole = whole || segments[i].l1 > 0.0f || segments[i].l2 > 0.0f;
+    THAW_TRY(thaw_comm_max(u->comm, &whole, 1)); /* hosts with one rank have no common memory where others have */
+    u->optimizer = optimizer;
+    u->segments = segments;
+    u->n_segments = n_segments;
+    u->owned = whole == 0.0 && thaw_exchange_for_owners(exchange, u->parameters, use, u);
+    return THAW_OK;
+}
+
+int64_t thaw_update_gather(const thaw_update *u, thaw_exchange *exchange) {
+    for (int i = 0; u->owned && i < u->optimizer->n_slots; i++)
+        thaw_exchange_gather(exchange, u->optimizer->slots[i]);
+    return u->owned ? (int64_t)(u->optimizer->count * sizeof(float)) * u->optimizer->n_slots : 0;
+}
+
 /* Ranks of the host wait for each other; whether any of them brings `mine`. */
 static bool meet(thaw_update *u, bool mine) {
     const double began = thaw_clock();
@@ -56,6 +82,12 @@ static bool meet(thaw_update *u, bool mine) {
 bool thaw_update_step(thaw_update *u, thaw_engine *engine, thaw_optimizer *optimizer, float *gradients,
                       const thaw_segment *segments, int n_segments) {
     u->waited = 0.0;
+    if (u->owned) { /* all is updated */
+        thaw_optimizer_stepped(optimizer);
+        thaw_engine_update_statistics(engine);
+        thaw_engine_refresh(engine);
+        return true;
+    }
     thaw_optimizer_prepare(optimizer, u->parameters, gradients, segments, n_segments);
     thaw_update_begin(u);
     const bool finite = thaw_optimizer_update(optimizer, u->parameters, gradients, segments, n_segments, u->mine);

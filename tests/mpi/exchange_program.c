@@ -153,6 +153,60 @@ static void check_steps(thaw_comm *comm, const thaw_allreduce_options *options, 
     thaw_comm_free(comm, block);
 }
 
+/* Blocks as long as the exchange's: what owners keep, and results. */
+typedef struct owned {
+    float *kept, *results;
+} owned;
+
+static void use_sums(void *payload, float *sums, float *results, size_t count) {
+    const owned *o = payload;
+    float *kept = o->kept + (results - o->results);
+    for (size_t i = 0; i < count; i++) {
+        kept[i] += sums[i];
+        results[i] = results[i] * 0.5f - kept[i];
+        sums[i] = NAN; /* which nobody may want any more */
+    }
+}
+
+/* Owners make results of their sums, with what they keep from step to step, once of each. All ranks have all of these, and of
+ * what is kept only after a gather. */
+static void check_owners(thaw_comm *comm, const thaw_allreduce_options *options, int n, size_t largest, uint64_t draw) {
+    enum { STEPS = 3 };
+    thaw_bucket buckets[MOST_BUCKETS];
+    const size_t floats = draw_buckets(buckets, n, draw, largest);
+    float *block = thaw_comm_alloc(comm, floats), *want = thaw_calloc(2 * floats, sizeof *want);
+    owned mine = {thaw_comm_alloc(comm, floats), thaw_comm_alloc(comm, floats)};
+    thaw_exchange *exchange = NULL;
+    CHECK(thaw_exchange_create_with(&exchange, comm, block, buckets, n, THAW_EXCHANGE_OVERLAP, options) == THAW_OK);
+    CHECK(thaw_exchange_for_owners(exchange, mine.results, use_sums, &mine) == (size > 1));
+    for (int step = 0; step < STEPS && size > 1; step++) {
+        for (size_t i = 0; i < floats; i++)
+            block[i] = held(rank, i, step, false);
+        for (int b = 0; b < n; b++) {
+            dawdle(exchange, (manner)step, draw + (uint64_t)(step * n + b));
+            CHECK(thaw_exchange_begin(exchange, n - 1 - b) == THAW_OK);
+            for (size_t i = buckets[b].offset; i < buckets[b].offset + buckets[b].count; i++) {
+                float values[MOST_RANKS];
+                for (int r = 0; r < size; r++)
+                    values[r] = held(r, i, step, false);
+                want[i] += tree_sum(values);
+                want[floats + i] = want[floats + i] * 0.5f - want[i];
+            }
+        }
+        CHECK(thaw_exchange_finish(exchange) == THAW_OK);
+        CHECK(memcmp(mine.results, want + floats, floats * sizeof(float)) == 0);
+    }
+    if (size > 1) {
+        thaw_exchange_gather(exchange, mine.kept);
+        CHECK(memcmp(mine.kept, want, floats * sizeof(float)) == 0);
+    }
+    thaw_exchange_free(exchange);
+    thaw_comm_free(comm, block);
+    thaw_comm_free(comm, mine.kept);
+    thaw_comm_free(comm, mine.results);
+    thaw_free(want);
+}
+
 static void check_schemes(thaw_comm *comm) {
     static const struct {
         size_t chunk;
@@ -166,10 +220,12 @@ static void check_schemes(thaw_comm *comm) {
             const thaw_allreduce_options options = {levels ? THAW_SCHEME_HALVING : (thaw_scheme)scheme, cases[i].chunk,
                                                     cases[i].window, levels, false};
             check_steps(comm, &options, cases[i].buckets, cases[i].largest, draw = mix(draw), 1);
+            check_owners(comm, &options, cases[i].buckets, cases[i].largest, draw = mix(draw));
         }
     /* More chunks of the usual size than go at once, in every scheme that is chosen for such. */
     const thaw_allreduce_options usual = {0};
     check_steps(comm, &usual, 9, 3000000, mix(draw), 1);
+    check_owners(comm, &usual, 9, 3000000, mix(draw + 1));
 }
 
 /* Sums in common memory, between hosts of some ranks that are all on this machine: the same tree. Hosts that are no subtrees of
@@ -456,7 +512,7 @@ static void check_progress(thaw_comm *comm) {
     CHECK(thaw_allreduce_create(&sums, comm, 1, FLOATS, NULL) == THAW_OK);
     for (size_t i = 0; i < FLOATS; i++)
         values[i] = held(rank, i, 9, false);
-    thaw_allreduce_begin(sums, values, NULL, FLOATS);
+    thaw_allreduce_begin(sums, values, NULL, NULL, FLOATS);
     CHECK(thaw_allreduce_left(sums) == (size > 1 ? FLOATS : 0));
     for (const double start = thaw_clock(); thaw_allreduce_left(sums) > 0 && thaw_clock() - start < PATIENCE;) {
         thaw_allreduce_poll(sums);

@@ -80,30 +80,33 @@ class NodeMemory(harness.Case):
 
     def test_gradient_of_one_part(self):
         """Each rank looks at the gradients of its part alone: what is not finite in one of them ends all ranks."""
-        net = Network("flat", (LARGE, LARGE, 3))
-        net.flatten("flatten")
-        net.dense("predictions", 32, "softmax")
-        first = net.weights["predictions"]["kernel"][0]  # of the first part
         x = np.full((STEPS * BATCH, LARGE, LARGE, 3), 0.5, "f4")
         x[:, 0, 0, 0] = 3e38  # times a weight of 1 % finite, and so is the loss; eight of them times half are not
-        with h5py.File(self.path("data.h5"), "w") as f:
-            f["x"], f["y"] = x, np.full(STEPS * BATCH, np.argmin(first), "i4")
-        for weight, status in ((1, 0), (4, 77)):
-            folder = self.path("weight-%d" % weight)
-            job = harness.write_job(self.path("job.yaml"), {
-                "model": {"base": net.save(self.path("flat.h5"))},
-                "data": {"train": {"x": self.path("data.h5:/x"), "y": self.path("data.h5:/y")}, "preprocess": "none"},
-                "training": {"batch_size": BATCH, "loss": "sparse_categorical_crossentropy",
-                             "class_weight": {str(np.argmin(first)): weight}},
-                "stages": [{"name": "all", "freeze": "none", "epochs": 1, "optimizer": {"name": "sgd", "learning_rate": 1e-41}}],
-                "cache": {"mode": "off"}, "output": folder})
-            result = harness.run("train", job, ranks=2)
-            self.assertEqual(result.status, status, result)
-            self.assertEqual(os.path.exists(os.path.join(folder, "model.h5")), status == 0)
-            if status == 0:
-                self.assertGreater(harness.events(folder, "memory")[0]["shared_bytes_per_host"], 0)
-            else:
-                self.assertRegex(result.err, "stage all epoch 1 step 1: the loss or a gradient is not finite")
+        for exchange, units in (("auto", 32), ("overlap", 8)):  # weights in common memory; updates by owners of sums
+            net = Network("flat", (LARGE, LARGE, 3))
+            net.flatten("flatten")
+            net.dense("predictions", units, "softmax")
+            label = int(np.argmin(net.weights["predictions"]["kernel"][0]))  # what that is multiplied by is in the first part
+            with h5py.File(self.path("data.h5"), "w") as f:
+                f["x"], f["y"] = x, np.full(STEPS * BATCH, label, "i4")
+            for weight, status in ((1, 0), (4, 77)):
+                folder = self.path("%s-%d" % (exchange, weight))
+                job = harness.write_job(self.path("job.yaml"), {
+                    "model": {"base": net.save(self.path("flat.h5"))},
+                    "data": {"train": {"x": self.path("data.h5:/x"), "y": self.path("data.h5:/y")}, "preprocess": "none"},
+                    "training": {"batch_size": BATCH, "loss": "sparse_categorical_crossentropy",
+                                 "class_weight": {str(label): weight}},
+                    "stages": [{"name": "all", "freeze": "none", "epochs": 1,
+                                "optimizer": {"name": "sgd", "learning_rate": 1e-41}}],
+                    "exchange": exchange, "cache": {"mode": "off"}, "output": folder})
+                result = harness.run("train", job, ranks=2)
+                self.assertEqual(result.status, status, result)
+                self.assertEqual(os.path.exists(os.path.join(folder, "model.h5")), status == 0)
+                if status == 0:
+                    shared = harness.events(folder, "memory")[0]["shared_bytes_per_host"]
+                    self.assertEqual(shared > 0, exchange == "auto")
+                else:
+                    self.assertRegex(result.err, "stage all epoch 1 step 1: the loss or a gradient is not finite")
 
     def test_one_rank_and_two(self):
         """Where a batch has one image for each rank and sums are made by slices, sharing changes nothing either."""
