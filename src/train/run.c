@@ -116,8 +116,6 @@ static thaw_status do_epoch(thaw_run *run, bool *stopped, bool *ended) {
     const thaw_job_stage *stage = &run->job->stages[run->at.stage];
     thaw_sums validation = {0};
     thaw_values values;
-    if (run->at.step == 0)
-        run->epoch_tally = (thaw_tally){0};
     THAW_TRY(thaw_epoch_train(run, stopped));
     if (*stopped)
         return THAW_OK;
@@ -137,6 +135,7 @@ static thaw_status do_epoch(thaw_run *run, bool *stopped, bool *ended) {
     run->at.total_epochs++;
     run->at.step = 0;
     run->sums = (thaw_sums){0};
+    run->epoch_tally = (thaw_tally){0}; /* of the next one, with what is sent for the checkpoint in front of it */
     *ended = verdict.stop || run->at.epoch == stage->epochs;
     run->deadline.turn = fmax(run->deadline.turn, thaw_clock() - trained);
     double stop = thaw_stop_wanted(run, 0);

@@ -327,7 +327,7 @@ static thaw_status carry(thaw_run *run) {
     thaw_buffer_free(&run->carried);
     if (run->at.stage + 1 >= run->job->n_stages || !run->job->stages[run->at.stage + 1].optimizer.keep_state)
         return THAW_OK;
-    thaw_update_gather(&run->update, run->exchange);
+    run->epoch_tally.other += thaw_update_gather(&run->update, run->exchange);
     thaw_optimizer_pack(&run->carried, run);
     return run->carried.failed ? thaw_fail(THAW_RESOURCE, "no memory to keep the optimizer's state") : THAW_OK;
 }

@@ -56,7 +56,7 @@ thaw_status thaw_update_divide(thaw_update *u, thaw_exchange *exchange, thaw_opt
     const thaw_job_optimizer *c = &optimizer->config;
     double whole = u->common || c->clipnorm > 0.0 || c->global_clipnorm > 0.0 || c->clipvalue > 0.0;
     for (int i = 0; i < n_segments; i++)
-        whole = whole || segments[i].l1 > 0.0f || segments[i].l2 > 0.0f;
+        whole += segments[i].l1 > 0.0f || segments[i].l2 > 0.0f;
     THAW_TRY(thaw_comm_max(u->comm, &whole, 1)); /* hosts with one rank have no common memory where others have */
     u->optimizer = optimizer;
     u->segments = segments;
