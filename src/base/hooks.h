@@ -23,7 +23,8 @@ typedef struct thaw_host_block {
 
 typedef struct thaw_hooks {
     void (*poll)(void *payload);                   /* called between operations: progress of the exchange */
-    void (*bucket_ready)(void *payload, int bucket); /* the gradients of plan->buckets[bucket] are final here */
+    void (*bucket_ready)(void *payload, int bucket); /* the gradients of plan->buckets[bucket] are final here,
+                                                         and its weights not read any more in this step */
     /* Elementwise sum over all ranks in place, equal bits everywhere. Called in the same order by all ranks, also by a
      * rank without images. */
     void (*reduce_sum)(void *payload, double *values, size_t count);

@@ -185,6 +185,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, pass *at, bool *save,
     thaw_tally *tally = &run->epoch_tally;
     thaw_phases *t = &tally->phases;
     double control[CONTROL_WORDS] = {0};
+    const bool bad_before = run->update.bad; /* sums of this step are used from its backward on */
     uint64_t handed_before = thaw_exchange_bytes(run->exchange), hidden_before = thaw_exchange_hidden(run->exchange);
     thaw_sums sums = {0};
     thaw_cut_clear(&run->cut);
@@ -200,7 +201,7 @@ static thaw_status train_step(thaw_run *run, int64_t step, pass *at, bool *save,
                                   thaw_clock() - run->last_checkpoint > 60.0 * job->checkpoint_minutes;
     for (int i = 0; i < run->cut.slices.total; i++)
         control[CONTROL_NONFINITE] += !isfinite(run->cut.sums[i].loss);
-    control[CONTROL_BAD] = run->update.bad;
+    control[CONTROL_BAD] = bad_before;
     /* Before the next prefix, so that no rank waits for one that is less than a prefix behind. */
     thaw_cut_reduce_begin(&run->cut, run->comm, control, CONTROL_WORDS);
     if (mine == THAW_OK && control[CONTROL_STOP] == 0.0 && thaw_exchange_overlaps(run->exchange))
