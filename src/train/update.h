@@ -28,9 +28,9 @@ thaw_host_block thaw_host_block_of(const thaw_common *common);
 /* Makes room. `share`: in common, if that can be. Collective. Errors: THAW_RESOURCE. */
 thaw_status thaw_update_create(thaw_update *update, const thaw_plan *plan, thaw_comm *comm, bool share);
 void thaw_update_free(thaw_update *update);
-/* Divides the updates among ranks, where that can be: the owner of some sums updates their parameters, and ranks exchange weights
+/* Divides the updates among ranks, where that can be: the owner of sums updates their parameters, and ranks exchange weights
  * instead of sums (P. Rajbhandari et al. 2020, https://arxiv.org/abs/1910.02054, its first stage). Not with clipping, whose norms
- * want all gradients first, and regularizers, whose loss is of the old weights, nor with weights in common memory, which the ranks
+ * want all gradients first, and regularizers, whose loss is of the old weights, nor with weights in common memory, which ranks
  * of a host divide behind the exchange. The same bits. All are borrowed. Collective, before the first step. */
 thaw_status thaw_update_divide(thaw_update *update, thaw_exchange *exchange, thaw_optimizer *optimizer,
                                const thaw_segment *segments, int n_segments);
