@@ -54,6 +54,7 @@ static void use(void *payload, float *sums, float *results, size_t count) {
 thaw_status thaw_update_divide(thaw_update *u, thaw_exchange *exchange, thaw_optimizer *optimizer, const thaw_segment *segments,
                                int n_segments) {
     const thaw_job_optimizer *c = &optimizer->config;
+    /* clipvalue would make weights of what is not finite, which all ranks are to see behind the last step */
     double whole = u->common || c->clipnorm > 0.0 || c->global_clipnorm > 0.0 || c->clipvalue > 0.0;
     for (int i = 0; i < n_segments; i++)
         whole += segments[i].l1 > 0.0f || segments[i].l2 > 0.0f;
@@ -81,17 +82,16 @@ static bool meet(thaw_update *u, bool mine) {
 
 bool thaw_update_step(thaw_update *u, thaw_engine *engine, thaw_optimizer *optimizer, float *gradients,
                       const thaw_segment *segments, int n_segments) {
+    bool bad = false;
     u->waited = 0.0;
     if (u->owned) { /* all is updated */
         thaw_optimizer_stepped(optimizer);
-        thaw_engine_update_statistics(engine);
-        thaw_engine_refresh(engine);
-        return true;
+    } else {
+        thaw_optimizer_prepare(optimizer, u->parameters, gradients, segments, n_segments);
+        thaw_update_begin(u);
+        const bool finite = thaw_optimizer_update(optimizer, u->parameters, gradients, segments, n_segments, u->mine);
+        bad = meet(u, !finite); /* packs are made of what others have updated */
     }
-    thaw_optimizer_prepare(optimizer, u->parameters, gradients, segments, n_segments);
-    thaw_update_begin(u);
-    const bool finite = thaw_optimizer_update(optimizer, u->parameters, gradients, segments, n_segments, u->mine);
-    const bool bad = meet(u, !finite); /* packs are made of what others have updated */
     thaw_engine_update_statistics(engine);
     thaw_update_end(u, engine);
     return !bad;
