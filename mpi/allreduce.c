@@ -296,9 +296,17 @@ static void post(thaw_allreduce *a, slot *s) {
     }
 }
 
+/* Lets the caller use sums that are complete. */
+static void use_sums(const thaw_allreduce *a, float *sums, float *results, size_t n) {
+    if (a->use && n > 0)
+        a->use(a->payload, sums, results, n);
+}
+
 /* Sums `leaves` arrays of n floats, a power of two of them, in a binary tree into `own`, one of them; folded[i] is added to
- * leaf i before, for i < fold. All but `own` are used up. Block by block. */
-static void sum_tree(float *const *leaf, int leaves, float *const *folded, int fold, float *own, size_t n) {
+ * leaf i before, for i < fold. All but `own` are used up. Block by block: what is made of complete sums finds them in the cache.
+ * [out] results: with `use`, or NULL: sums are partial. */
+static void sum_tree(const thaw_allreduce *a, float *const *leaf, int leaves, float *const *folded, int fold, float *own,
+                     float *results, size_t n) {
 #pragma omp parallel for schedule(static) if (n > PARALLEL && !thaw_threads_busy())
     for (size_t at = 0; at < n; at += ADD_BLOCK) {
         const size_t width = smaller(ADD_BLOCK, n - at);
@@ -307,7 +315,9 @@ static void sum_tree(float *const *leaf, int leaves, float *const *folded, int f
         for (int distance = 1; distance < leaves; distance *= 2)
             for (int i = 0; i < leaves; i += 2 * distance)
                 add(leaf[i] + at, leaf[i + distance] + at, width);
-        if (leaf[0] != own)
+        if (results)
+            use_sums(a, leaf[0] + at, results + at, width);
+        else if (leaf[0] != own)
             memcpy(own + at, leaf[0] + at, width * sizeof(float));
     }
 }
@@ -322,7 +332,7 @@ static void sum_owners(const thaw_allreduce *a, const slot *s) {
         leaf[place] = part[thaw_rank_at(a->tree, place)];
     for (int i = 0; i < a->tree.fold; i++)
         folded[i] = part[2 * i + 1];
-    sum_tree(leaf, 1 << a->tree.levels, folded, a->tree.fold, part[a->rank], own);
+    sum_tree(a, leaf, 1 << a->tree.levels, folded, a->tree.fold, part[a->rank], a->use ? s->final + begin : NULL, own);
 }
 
 /* The part of a chunk that this rank keeps of its group's. */
@@ -332,7 +342,8 @@ static void sum_group(const thaw_allreduce *a, const slot *s, const group *g) {
     float *leaf[1 << GROUP_LEVELS];
     for (int i = 0; i <= g->others; i++)
         leaf[i] = i == bits ? mine.values : s->staging + (size_t)((i ^ bits) - 1) * mine.count;
-    sum_tree(leaf, g->others + 1, NULL, 0, mine.values, mine.count);
+    const bool complete = g->to == a->tree.levels;
+    sum_tree(a, leaf, g->others + 1, NULL, 0, mine.values, a->use && complete ? final_of(s, mine) : NULL, mine.count);
 }
 
 /* With halves: makes floats of n messages of blocks r, in the places where messages of floats arrive. */
@@ -373,10 +384,13 @@ static void combine(thaw_allreduce *a, slot *s) {
             add(s->values, s->staging, s->count);
         }
     } else if (s->round < rounds_of(a, s->scheme) - 1 && a->place >= 0) {
-        if (s->scheme == THAW_SCHEME_DOUBLING)
-            add(s->values, s->staging, s->count);
-        else
+        if (s->scheme == THAW_SCHEME_HALVING) {
             combine_halving(a, s);
+        } else {
+            add(s->values, s->staging, s->count);
+            if (s->round == a->tree.levels) /* all have them */
+                use_sums(a, s->values, s->final, s->count);
+        }
     }
     if (a->half && s->round == rounds_of(a, s->scheme) - 1)
         decode(a, s, all, s->coded, s->values);
@@ -387,24 +401,11 @@ static int summed_in(const thaw_allreduce *a, thaw_scheme scheme) {
     return scheme == THAW_SCHEME_OWNERS ? 0 : scheme == THAW_SCHEME_DOUBLING ? a->tree.levels : a->stages;
 }
 
-/* Lets the caller use sums where they are complete: an owner's, and in doubling, where all have them, all of them. */
-static void use_sums(const thaw_allreduce *a, const slot *s) {
-    if (!a->use || s->round != summed_in(a, s->scheme) || (a->place < 0 && s->scheme != THAW_SCHEME_OWNERS))
-        return;
-    const run own = s->scheme == THAW_SCHEME_OWNERS    ? (run){a->rank, a->rank + 1}
-                    : s->scheme == THAW_SCHEME_HALVING ? blocks_at(a, a->place, a->tree.levels)
-                                                       : (run){0, 1};
-    const span sums = floats_of(a, s, own);
-    if (sums.count > 0)
-        a->use(a->payload, sums.values, final_of(s, sums), sums.count);
-}
-
 /* Goes on with a chunk that waits for no message. */
 static void advance(thaw_allreduce *a, slot *s) {
     const int rounds = rounds_of(a, s->scheme);
     while (s->pending == 0) {
         combine(a, s);
-        use_sums(a, s);
         if (++s->round == rounds) {
             s->busy = false;
             a->left -= s->count;

@@ -221,7 +221,8 @@ static step_numbers prepare(const thaw_optimizer *o) {
         .scale = 1.0f,
         .divisor = 1.0f,
     };
-    s.alpha = s.rate * sqrtf(1.0f - power(c->beta_2, t)) / (1.0f - power(c->beta_1, t));
+    if (c->kind == THAW_ADAM || c->kind == THAW_ADAMW)
+        s.alpha = s.rate * sqrtf(1.0f - power(c->beta_2, t)) / (1.0f - power(c->beta_1, t));
     return s;
 }
 

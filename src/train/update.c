@@ -48,7 +48,10 @@ void thaw_update_free(thaw_update *u) {
 static void use(void *payload, float *sums, float *results, size_t count) {
     thaw_update *u = payload;
     const ptrdiff_t at = results - u->parameters;
-    u->bad |= !thaw_optimizer_update_span(u->optimizer, u->parameters, sums - at, (size_t)at, count, u->segments, u->n_segments);
+    if (!thaw_optimizer_update_span(u->optimizer, u->parameters, sums - at, (size_t)at, count, u->segments, u->n_segments)) {
+#pragma omp atomic write
+        u->bad = true;
+    }
 }
 
 thaw_status thaw_update_divide(thaw_update *u, thaw_exchange *exchange, thaw_optimizer *optimizer, const thaw_segment *segments,

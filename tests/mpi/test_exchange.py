@@ -20,12 +20,12 @@ PROGRAM = os.path.abspath(os.environ.get("THAW_EXCHANGE",
 
 
 class Sums(unittest.TestCase):
-    def check(self, rank_counts, *more):
+    def check(self, rank_counts, *more, threads=1):
         for ranks in rank_counts:
             with self.subTest(ranks=ranks):
                 done = subprocess.run(harness.mpirun(ranks) + [PROGRAM, str(ranks), *more], stdin=subprocess.DEVNULL,
                                       stdout=subprocess.PIPE, stderr=subprocess.PIPE, universal_newlines=True, timeout=600,
-                                      env=harness.environment())
+                                      env=harness.environment({"OMP_NUM_THREADS": threads}))
                 self.assertEqual(done.returncode, 0, done.stderr)
                 self.assertRegex(done.stdout, r"^ok %d \d+\n$" % ranks)
 
@@ -33,6 +33,7 @@ class Sums(unittest.TestCase):
     def test_sums(self):
         few = harness.library() == "MPICH"  # whose ranks never sleep: many on few cores take minutes
         self.check((1, 2, 3) if few else (1, 2, 3, 4, 5, 8) + ((6, 7, 9, 16) if harness.LONG else ()))
+        self.check((2,), threads=2)  # sums, and what owners make of them, by several threads at once
 
     @unittest.skipUnless(os.access(PROGRAM, os.X_OK), "no exchange_program: built without MPI")
     def test_three_hosts(self):
