@@ -296,15 +296,9 @@ static void post(thaw_allreduce *a, slot *s) {
     }
 }
 
-/* Lets the caller use sums that are complete. */
-static void use_sums(const thaw_allreduce *a, float *sums, float *results, size_t n) {
-    if (a->use && n > 0)
-        a->use(a->payload, sums, results, n);
-}
-
 /* Sums `leaves` arrays of n floats, a power of two of them, in a binary tree into `own`, one of them; folded[i] is added to
  * leaf i before, for i < fold. All but `own` are used up. Block by block: what is made of complete sums finds them in the cache.
- * [out] results: with `use`, or NULL: sums are partial. */
+ * [out] results: of complete sums, with `use`; NULL: sums are partial. */
 static void sum_tree(const thaw_allreduce *a, float *const *leaf, int leaves, float *const *folded, int fold, float *own,
                      float *results, size_t n) {
 #pragma omp parallel for schedule(static) if (n > PARALLEL && !thaw_threads_busy())
@@ -315,8 +309,8 @@ static void sum_tree(const thaw_allreduce *a, float *const *leaf, int leaves, fl
         for (int distance = 1; distance < leaves; distance *= 2)
             for (int i = 0; i < leaves; i += 2 * distance)
                 add(leaf[i] + at, leaf[i + distance] + at, width);
-        if (results)
-            use_sums(a, leaf[0] + at, results + at, width);
+        if (a->use && results)
+            a->use(a->payload, leaf[0] + at, results + at, width);
         else if (leaf[0] != own)
             memcpy(own + at, leaf[0] + at, width * sizeof(float));
     }
@@ -332,7 +326,7 @@ static void sum_owners(const thaw_allreduce *a, const slot *s) {
         leaf[place] = part[thaw_rank_at(a->tree, place)];
     for (int i = 0; i < a->tree.fold; i++)
         folded[i] = part[2 * i + 1];
-    sum_tree(a, leaf, 1 << a->tree.levels, folded, a->tree.fold, part[a->rank], a->use ? s->final + begin : NULL, own);
+    sum_tree(a, leaf, 1 << a->tree.levels, folded, a->tree.fold, part[a->rank], s->final + begin, own);
 }
 
 /* The part of a chunk that this rank keeps of its group's. */
@@ -342,8 +336,7 @@ static void sum_group(const thaw_allreduce *a, const slot *s, const group *g) {
     float *leaf[1 << GROUP_LEVELS];
     for (int i = 0; i <= g->others; i++)
         leaf[i] = i == bits ? mine.values : s->staging + (size_t)((i ^ bits) - 1) * mine.count;
-    const bool complete = g->to == a->tree.levels;
-    sum_tree(a, leaf, g->others + 1, NULL, 0, mine.values, a->use && complete ? final_of(s, mine) : NULL, mine.count);
+    sum_tree(a, leaf, g->others + 1, NULL, 0, mine.values, g->to == a->tree.levels ? final_of(s, mine) : NULL, mine.count);
 }
 
 /* With halves: makes floats of n messages of blocks r, in the places where messages of floats arrive. */
@@ -388,8 +381,8 @@ static void combine(thaw_allreduce *a, slot *s) {
             combine_halving(a, s);
         } else {
             add(s->values, s->staging, s->count);
-            if (s->round == a->tree.levels) /* all have them */
-                use_sums(a, s->values, s->final, s->count);
+            if (a->use && s->round == a->tree.levels) /* all have the sums */
+                a->use(a->payload, s->values, s->final, s->count);
         }
     }
     if (a->half && s->round == rounds_of(a, s->scheme) - 1)
